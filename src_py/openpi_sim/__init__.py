@@ -1,0 +1,1 @@
+"""MuJoCo worlds of the robots and the scripted experts that solve their tasks; no ROS."""
