@@ -1,0 +1,39 @@
+# Everything installs into .venv and ros2_ws/{build,install}; `make clean` removes both.
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: setup build demo test test-long lint types unit clean
+
+EPISODES ?= 1
+POLICY ?= expert
+ENV := . setup/env.sh
+
+setup:  ## virtual environment, ROS 2 and the built workspace
+	@setup/setup.sh
+
+build:  ## the ROS workspace only
+	@setup/setup.sh build
+
+demo: setup  ## the ALOHA loop in simulation over real ROS 2; report in out/demo
+	@.venv/bin/openpi-demo --episodes $(EPISODES) --policy $(POLICY)
+
+test: setup lint types unit  ## everything that must pass
+
+lint:
+	@.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types:
+	@.venv/bin/mypy
+
+unit:
+	@$(ENV)
+	python -m pytest $(PYTEST_ARGS)
+
+test-long: setup  ## soak, large fuzzing, the whole golden set
+	@$(ENV)
+	python -m pytest -m long $(PYTEST_ARGS)
+
+clean:  ## removes what the other targets made
+	rm -rf .venv ros2_ws/build ros2_ws/install ros2_ws/log out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
