@@ -38,7 +38,7 @@ logged() { # logged WHAT COMMAND...: runs quietly; on failure shows the end of t
     die "$what failed (whole output: $LOG). Nothing is lost: run the same command again once the cause is gone."
 }
 
-fingerprint() { { cat setup/requirements*.txt setup/setup.sh setup/patch_wheels.py src_py/*/pyproject.toml; pwd; echo "$1" "${ROS_DISTRO:-wheels}"; "$1" -V; } | sha256sum; }
+fingerprint() { { cat setup/requirements*.txt setup/*.sh setup/patch_wheels.py src_py/*/pyproject.toml; pwd; echo "$1" "${ROS_DISTRO:-wheels}"; "$1" -V; } | sha256sum; }
 
 same_python() { [[ -x $VENV/bin/pip && "$($VENV/bin/python -V 2>/dev/null)" == "$("$1" -V)" ]]; }
 
@@ -47,6 +47,7 @@ install_python() { # pins decide, so an environment that is there is brought up 
     if has_system_ros; then options=(--system-site-packages); else requirements+=(-r setup/requirements-ros.txt); fi
     echo "setup: installing into $VENV with $("$python" -V); about 1 GB is downloaded the first time"
     same_python "$python" || "$python" -m venv --clear "${options[@]}" $VENV
+    setup/sysroot.sh "$(command -v "$python")" $VENV
     logged "Downloading the installer" $VENV/bin/pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
     logged "Installing the Python packages" $VENV/bin/uv pip install --python $VENV/bin/python "${requirements[@]}"
     logged "Installing this project's packages" $VENV/bin/uv pip install --python $VENV/bin/python --no-deps \
@@ -64,10 +65,12 @@ build_workspace() (
     . setup/env.sh
     command -v colcon >/dev/null || die "colcon was not found. Install it (sudo apt install python3-colcon-common-extensions), then run again."
     cd ros2_ws
+    local headers=() include; include=$(compgen -G "../$VENV/sysroot/usr/include/python3*" || true)
+    [[ -z "$include" ]] || headers=("-DPython3_INCLUDE_DIR=$(realpath "$include")")
     exec 9>"../$VENV/.build.lock"; flock 9
     status=0
     colcon --log-base log build --merge-install --base-paths src --event-handlers console_direct- \
-        --cmake-args -DBUILD_TESTING=OFF -GNinja >"../$LOG" 2>&1 || status=$?
+        --cmake-args -DBUILD_TESTING=OFF -GNinja "${headers[@]}" >"../$LOG" 2>&1 || status=$?
     [[ $status == 0 ]] || { tail -n 30 "../$LOG" >&2; die "building the ROS workspace failed (whole output: $LOG)."; }
 )
 
