@@ -1,0 +1,328 @@
+"""What a robot is: joints, topics, cameras, columns of state and action, limits. One YAML file each."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import TypeVar
+
+from openpi_runtime import located_yaml, paths
+from openpi_runtime.located_yaml import Entry, SpecError
+
+CONTROLLERS = ("joint_trajectory", "forward", "interbotix")
+ROLES = ("base", "left_wrist", "right_wrist", "extra")
+UNITS = ("rad", "m", "rad/s", "m/s", "gripper", "none")
+KINDS = ("absolute", "relative")
+
+Named = TypeVar("Named", "Group", "Camera", "Column")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Span:
+    """The closed and open ends of a gripper on one scale."""
+
+    closed: float
+    open: float
+
+    def fraction(self, value: float) -> float:
+        """How far open `value` is: 0 closed, 1 open."""
+        return (value - self.closed) / (self.open - self.closed)
+
+    def at(self, fraction: float) -> float:
+        """The value that is `fraction` open."""
+        return self.closed + fraction * (self.open - self.closed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """One gripper on the driver's scales: finger position in metres, motor joint in rad."""
+
+    position: Span
+    joint: Span
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gripper:
+    """A gripper of a group; its column is in runtime units (`RobotSpec.gripper_convention`)."""
+
+    name: str
+    state_joint: str
+    command_joint: str
+    calibration: Calibration
+    calibrations: dict[str, Calibration]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group:
+    """Joints that share one joint-state topic and one controller: an arm."""
+
+    name: str
+    joints: tuple[str, ...]
+    urdf_prefix: str
+    end_effector: str
+    joint_states: str
+    gripper: Gripper | None
+    controllers: dict[str, dict[str, str]]
+
+    @property
+    def command_joints(self) -> tuple[str, ...]:
+        """Names of what a command to this group holds, in order: the joints, then the gripper."""
+        return (*self.joints, self.gripper.name) if self.gripper else self.joints
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Camera:
+    """One camera: where its images come from and what a policy takes it for."""
+
+    name: str
+    topic: str
+    info_topic: str
+    frame: str
+    role: str
+    required: bool
+    compressed: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of the state or action vector."""
+
+    name: str
+    unit: str
+    group: str
+    joint: str
+    kind: str = "absolute"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LimitRules:
+    """How command limits follow from the URDF's.
+
+    Attributes:
+        position_margin: rad kept from each end of the URDF's range.
+        velocity_scale: part of the URDF's velocity limit that is used.
+        acceleration: rad/s^2; a URDF has no such limit.
+        gripper_velocity: runtime units per second.
+    """
+
+    position_margin: float = 0.005
+    velocity_scale: float = 1.0
+    acceleration: float = 150.0
+    gripper_velocity: float = 50.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RobotSpec:
+    """A robot as policy node, executor, recorder and converters see it; see config/robots/*.yaml."""
+
+    name: str
+    description: str
+    rate_hz: float
+    executed_steps: int
+    urdf: str
+    default_prompt: str
+    gripper_convention: Span
+    groups: tuple[Group, ...]
+    cameras: tuple[Camera, ...]
+    state: tuple[Column, ...]
+    action: tuple[Column, ...]
+    limits: LimitRules
+
+    @property
+    def period_ns(self) -> int:
+        """Time between two control steps in nanoseconds."""
+        return round(1e9 / self.rate_hz)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """The action columns' names, as a chunk carries them."""
+        return tuple(column.name for column in self.action)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """The state columns' names."""
+        return tuple(column.name for column in self.state)
+
+    @property
+    def urdf_path(self) -> Path:
+        """The URDF or xacro file: absolute as given, else in the folder `urdf/`."""
+        return paths.urdf_dir() / self.urdf
+
+    def group(self, name: str) -> Group:
+        """The group of that name."""
+        return next(group for group in self.groups if group.name == name)
+
+    def group_columns(self, group: Group) -> list[int]:
+        """Action columns of a group, in the order of `group.command_joints`."""
+        place = {(column.group, column.joint): i for i, column in enumerate(self.action)}
+        return [place[group.name, joint] for joint in group.command_joints]
+
+    def is_gripper(self, column: Column) -> bool:
+        """Whether the column is a gripper, in runtime units."""
+        gripper = self.group(column.group).gripper
+        return gripper is not None and column.joint == gripper.name
+
+
+def available_robots() -> list[str]:
+    """Names of the robots in config/robots, sorted."""
+    return sorted(path.stem for path in (paths.config_dir() / "robots").glob("*.yaml"))
+
+
+def load_robot(name_or_path: str | Path) -> RobotSpec:
+    """Loads a robot by its name in config/robots or by the path of its YAML file.
+
+    Raises:
+        SpecError: there is no such robot, or its file is wrong (file, line, field, value, allowed values).
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = paths.config_dir() / "robots" / f"{name_or_path}.yaml"
+        if not path.is_file():
+            known = ", ".join(available_robots()) or "none"
+            raise SpecError(
+                f"There is no robot {str(name_or_path)!r}; known: {known}. A path to a YAML file works too."
+            )
+    return _parse(path.resolve(), path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@functools.lru_cache(maxsize=16)
+def _parse(path: Path, _modified: int) -> RobotSpec:
+    top = located_yaml.load(path).mapping(
+        required=("name", "rate_hz", "executed_steps", "urdf", "groups", "cameras", "state", "action"),
+        optional=("description", "default_prompt", "gripper_convention", "limits"),
+    )
+    groups = _unique(tuple(_group(entry) for entry in top["groups"].items()), top["groups"])
+    convention = _span(top["gripper_convention"]) if "gripper_convention" in top else Span(closed=0.0, open=1.0)
+    return RobotSpec(
+        name=top["name"].text(),
+        description=_text(top, "description"),
+        rate_hz=top["rate_hz"].number(0.1, 1000.0),
+        executed_steps=top["executed_steps"].integer(1, 1000),
+        urdf=top["urdf"].text(),
+        default_prompt=_text(top, "default_prompt"),
+        gripper_convention=convention,
+        groups=groups,
+        cameras=_unique(tuple(_camera(entry) for entry in top["cameras"].items()), top["cameras"]),
+        state=_columns(top["state"], groups),
+        action=_commanded(_columns(top["action"], groups), top["action"], groups),
+        limits=_limits(top["limits"]) if "limits" in top else LimitRules(),
+    )
+
+
+def _text(entries: dict[str, Entry], name: str, default: str = "") -> str:
+    return entries[name].text() if name in entries else default
+
+
+def _group(entry: Entry) -> Group:
+    fields = entry.mapping(
+        required=("name", "joints", "joint_states", "controllers"),
+        optional=("urdf_prefix", "end_effector", "gripper"),
+    )
+    controllers = fields["controllers"].mapping(optional=CONTROLLERS)
+    return Group(
+        name=fields["name"].text(),
+        joints=tuple(joint.text() for joint in fields["joints"].items()),
+        urdf_prefix=_text(fields, "urdf_prefix"),
+        end_effector=_text(fields, "end_effector"),
+        joint_states=_topic(fields["joint_states"]),
+        gripper=_gripper(fields["gripper"]) if "gripper" in fields else None,
+        controllers={name: _controller(name, topics) for name, topics in controllers.items()},
+    )
+
+
+def _controller(name: str, entry: Entry) -> dict[str, str]:
+    required = ("group_topic", "single_topic", "group") if name == "interbotix" else ("topic",)
+    return {key: value.text() for key, value in entry.mapping(required=required).items()}
+
+
+def _topic(entry: Entry) -> str:
+    name = entry.text()
+    if name.startswith("/"):
+        raise entry.wrong("a relative topic name, so that a namespace moves the whole robot")
+    return name
+
+
+def _gripper(entry: Entry) -> Gripper:
+    fields = entry.mapping(required=("name", "state_joint", "command_joint", "calibration", "calibrations"))
+    calibrations = {name: _calibration(value) for name, value in fields["calibrations"].entries().items()}
+    chosen = fields["calibration"].text(tuple(calibrations))
+    return Gripper(
+        name=fields["name"].text(),
+        state_joint=fields["state_joint"].text(),
+        command_joint=fields["command_joint"].text(),
+        calibration=calibrations[chosen],
+        calibrations=calibrations,
+    )
+
+
+def _calibration(entry: Entry) -> Calibration:
+    fields = entry.mapping(required=("position", "joint"))
+    return Calibration(position=_span(fields["position"]), joint=_span(fields["joint"]))
+
+
+def _span(entry: Entry) -> Span:
+    fields = entry.mapping(required=("closed", "open"))
+    span = Span(closed=fields["closed"].number(-100, 100), open=fields["open"].number(-100, 100))
+    if span.closed == span.open:
+        raise entry.wrong("two different values for closed and open")
+    return span
+
+
+def _camera(entry: Entry) -> Camera:
+    fields = entry.mapping(
+        required=("name", "topic", "frame", "role", "required"), optional=("info_topic", "compressed")
+    )
+    return Camera(
+        name=fields["name"].text(),
+        topic=_topic(fields["topic"]),
+        info_topic=_topic(fields["info_topic"]) if "info_topic" in fields else "",
+        frame=fields["frame"].text(),
+        role=fields["role"].text(ROLES),
+        required=fields["required"].flag(),
+        compressed=fields["compressed"].flag() if "compressed" in fields else False,
+    )
+
+
+def _columns(entry: Entry, groups: tuple[Group, ...]) -> tuple[Column, ...]:
+    return _unique(tuple(_column(item, groups) for item in entry.items()), entry)
+
+
+def _column(entry: Entry, groups: tuple[Group, ...]) -> Column:
+    fields = entry.mapping(required=("name", "unit", "group", "joint"), optional=("kind",))
+    name = fields["group"].text(tuple(group.name for group in groups))
+    group = next(group for group in groups if group.name == name)
+    return Column(
+        name=fields["name"].text(),
+        unit=fields["unit"].text(UNITS),
+        group=name,
+        joint=fields["joint"].text(group.command_joints),
+        kind=fields["kind"].text(KINDS) if "kind" in fields else "absolute",
+    )
+
+
+def _commanded(columns: tuple[Column, ...], entry: Entry, groups: tuple[Group, ...]) -> tuple[Column, ...]:
+    """The action columns, checked to command every joint of every group once."""
+    given = [(column.group, column.joint) for column in columns]
+    for group in groups:
+        for joint in group.command_joints:
+            if (times := given.count((group.name, joint))) != 1:
+                raise entry.error(
+                    f"commands joint {joint!r} of group {group.name!r} {times} times; "
+                    "allowed: exactly one column for each joint and gripper of each group"
+                )
+    return columns
+
+
+def _limits(entry: Entry) -> LimitRules:
+    fields = entry.mapping(optional=tuple(field.name for field in dataclasses.fields(LimitRules)))
+    ranges = {"position_margin": (0.0, 1.0), "velocity_scale": (0.01, 1.0)}
+    return LimitRules(**{name: value.number(*ranges.get(name, (0.001, 1e6))) for name, value in fields.items()})
+
+
+def _unique(items: tuple[Named, ...], entry: Entry) -> tuple[Named, ...]:
+    names = [item.name for item in items]
+    for name in names:
+        if names.count(name) > 1:
+            raise entry.error(f"names {name!r} more than once; allowed: each name once")
+    return items
