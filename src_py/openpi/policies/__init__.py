@@ -1,0 +1,1 @@
+"""Policies: a model with the transforms of one robot around it."""
