@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .ONESHELL:
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: setup build demo test test-long lint types unit clean
+.PHONY: setup build demo test test-long lint types unit setup-libero test-libero clean
 
 EPISODES ?= 1
 POLICY ?= expert
@@ -34,6 +34,13 @@ test-long: setup  ## soak, large fuzzing, the whole golden set
 	@$(ENV)
 	python -m pytest -m long $(PYTEST_ARGS)
 
+setup-libero: setup  ## the LIBERO simulator, in an environment of its own
+	@setup/setup.sh libero
+
+test-libero: setup-libero  ## what needs LIBERO; skipped by `make test`
+	@$(ENV)
+	python -m pytest tests/libero $(PYTEST_ARGS)
+
 clean:  ## removes what the other targets made
-	rm -rf .venv ros2_ws/build ros2_ws/install ros2_ws/log out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-libero ros2_ws/build ros2_ws/install ros2_ws/log out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

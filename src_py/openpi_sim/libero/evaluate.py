@@ -1,0 +1,107 @@
+"""Success rate on a LIBERO suite by the published protocol: a policy server's, or the scripted expert's."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+from typing import Any, Literal
+
+from openpi_sim.libero.benchmark import ResultLog, run_jobs, summarise
+from openpi_sim.libero.suites import find_suite
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """Runs what is not in the output folder yet; run the same command again to go on after an interruption."""
+
+    suite: Literal["spatial", "object", "goal", "10", "90"] = "spatial"
+    trials: int = 50
+    """Episodes a task, each from an initial state of its own."""
+    seed: int = 7
+    server: str = ""
+    """HOST:PORT of a policy server (`openpi serve`); empty: the scripted expert, which knows libero_spatial."""
+    tasks: tuple[int, ...] = ()
+    """Only these tasks of the suite; all of them when empty."""
+    workers: int = 1
+    """Simulator processes at once; about one a core."""
+    render: bool | None = None
+    """Render the cameras; by default only for a server, which needs them. Videos need it."""
+    out: pathlib.Path = pathlib.Path("out/libero")
+    """Gets <suite>/results.jsonl, summary.json and videos of failures."""
+    python: pathlib.Path = pathlib.Path(".venv-libero/bin/python")
+    """Interpreter of the LIBERO environment, made by `make setup-libero`."""
+
+
+def main(args: Args) -> int:
+    """Runs the suite, prints a table, writes the summary; 0 if every episode ran, successful or not."""
+    _check(args)
+    folder = args.out / f"{args.suite}_seed{args.seed}_{'expert' if not args.server else 'server'}"
+    folder.mkdir(parents=True, exist_ok=True)
+    log = ResultLog(folder / "results.jsonl")
+    tasks = args.tasks or range(find_suite(args.suite).tasks)
+    jobs = [{"task": task, "trial": trial} for task in tasks for trial in range(args.trials)]
+    _run(log, jobs, _worker_command(args, folder), workers=args.workers)
+    chosen = {(job["task"], job["trial"]) for job in jobs}
+    summary = summarise(result for result in log.results if (result["task"], result["trial"]) in chosen)
+    (folder / "summary.json").write_text(json.dumps(_protocol(args) | summary, indent=1) + "\n", encoding="utf-8")
+    _print_table(args, summary)
+    print(f"Written to {folder}")
+    return 1 if summary["errors"] else 0
+
+
+def _check(args: Args) -> None:
+    if not args.python.exists():
+        raise ValueError(f"There is no {args.python}. Run `make setup-libero` (1.2 GB), or name one with --python.")
+    if not args.server and args.suite != "spatial":
+        raise ValueError(f"The scripted expert knows the suite spatial, not {args.suite}; give --server HOST:PORT.")
+    beyond = [task for task in args.tasks if not 0 <= task < find_suite(args.suite).tasks]
+    if beyond:
+        raise ValueError(f"Suite {args.suite} has tasks 0 to {find_suite(args.suite).tasks - 1}, not {beyond}.")
+    if args.server and not args.server.rpartition(":")[2].isdigit():
+        raise ValueError(f"--server must be HOST:PORT, for example 127.0.0.1:8000, not {args.server!r}.")
+
+
+def _worker_command(args: Args, folder: pathlib.Path) -> list[str]:
+    render = bool(args.server) if args.render is None else args.render
+    return [
+        *(str(args.python), "-m", "openpi_sim.libero.worker", "--suite", args.suite, "--seed", str(args.seed)),
+        *("--server", args.server, "--videos", str(folder / "videos"), "--render" if render else "--no-render"),
+    ]
+
+
+def _run(log: ResultLog, jobs: list[dict[str, int]], command: list[str], *, workers: int) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    missing = log.missing(jobs)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    with Progress(*columns) as progress:
+        bar = progress.add_task("episodes", total=len(jobs), completed=len(jobs) - len(missing))
+
+        def on_result(result: dict[str, Any]) -> None:
+            log.add(result)
+            if "error" in result:
+                print(f"task {result['task']} trial {result['trial']}: {result['error']}", file=sys.stderr)
+            progress.advance(bar)
+
+        run_jobs(missing, command, workers=workers, on_result=on_result)
+
+
+def _protocol(args: Args) -> dict[str, Any]:
+    suite = find_suite(args.suite)
+    policy = args.server or "scripted expert"
+    return {"suite": suite.benchmark, "policy": policy, "seed": args.seed, "max_steps": suite.max_steps}
+
+
+def _print_table(args: Args, summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("task", "episodes", "successes", "errors", "mean steps", title=find_suite(args.suite).benchmark)
+    for task, tally in summary["tasks"].items():
+        table.add_row(str(task), *(str(tally[key]) for key in ("episodes", "successes", "errors", "mean_steps")))
+    table.add_section()
+    table.add_row("all", *(str(summary[key]) for key in ("episodes", "successes", "errors")), "")
+    Console().print(table)
+    print(f"success rate {summary['success_rate']:.1%}")
