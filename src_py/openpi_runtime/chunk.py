@@ -102,14 +102,12 @@ class ChunkCursor:
     def _next(self, now_ns: int) -> int | None:
         position = self.chunk.position(now_ns)
         if self.last is not None:
-            return self.last + 1 if abs(position - self.last - 1) < IN_LINE else self._later(round(position))
+            # A tick that comes early repeats its step; it is not due again, but nothing else is.
+            return self.last + 1 if abs(position - self.last - 1) < IN_LINE else max(self.last, round(position))
         step = round(position)
         if self._not_before_ns is not None and self.chunk.due_ns(step) <= self._not_before_ns:
             step += 1
         return step
-
-    def _later(self, step: int) -> int | None:
-        return step if self.last is None or step > self.last else None
 
 
 class ChunkBuffer:

@@ -1,0 +1,289 @@
+"""From chunks to commands: one decision per control tick, a pure function of what came in and of the time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float64
+
+from openpi_runtime.chunk import ActionChunk, Step
+from openpi_runtime.clock import ClockState, ClockWatch
+from openpi_runtime.gate import ChunkGate
+from openpi_runtime.joints import JointMerger
+from openpi_runtime.modes import Event, Mode, ModeMachine, State
+from openpi_runtime.ramp import Ramp
+from openpi_runtime.relative import relative_mask, to_absolute
+from openpi_runtime.robots import RobotSpec
+from openpi_runtime.safety import Limits, Outcome, SafetyFilter, SafetyRules, Vector
+from openpi_runtime.strategies import Strategy
+from openpi_runtime.sync import Missing
+
+NO_CHUNK = "no chunk"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExecutorRules:
+    """Times and speeds of an executor.
+
+    Attributes:
+        joint_timeout_s: joint states older than this lead to HOLD.
+        clock_stop_s: wall time without progress of the clock that leads to HOLD.
+        clock_jump_s: a larger step of the clock leads to HOLD.
+        chunk_silence_s: without a chunk for so long, `health` is an error.
+        ramp_speed: rad/s (or m/s) of the first motion. ramp_gripper_speed: runtime units per second.
+        anchor_tolerance: rad; a ramp starts at the held command while the robot is this close to it, else at the
+            measured position.
+    """
+
+    joint_timeout_s: float = 0.2
+    clock_stop_s: float = 0.5
+    clock_jump_s: float = 0.5
+    chunk_silence_s: float = 0.8
+    ramp_speed: float = 0.5
+    ramp_gripper_speed: float = 2.0
+    anchor_tolerance: float = 0.1
+    safety: SafetyRules = dataclasses.field(default_factory=SafetyRules)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TickResult:
+    """What one tick decided.
+
+    Attributes:
+        command: [dim] in runtime units, to be published; None: publish nothing.
+        velocity: [dim] per second, of the command against the one before.
+        wanted: the strategy's own action before ramp and filter, None where no step was due.
+        chunk_id, next_step, steps_left: of the chunk the last executed step came from.
+    """
+
+    command: Vector | None
+    velocity: Vector | None
+    wanted: Vector | None
+    mode: Mode
+    reason: str
+    chunk_id: int
+    next_step: int
+    steps_left: int
+    starved_ticks: int
+    clamped_ticks: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Health:
+    """For diagnostics: is all well, and if not, why."""
+
+    error: bool
+    warning: bool
+    message: str
+
+
+class Executor:
+    """Chunk gate, strategy, ramp, safety filter and modes in one. Not thread-safe: the caller locks.
+
+    All times are nanoseconds of the node's clock; monotonic_ns is the machine's monotonic clock.
+    """
+
+    def __init__(
+        self,
+        spec: RobotSpec,
+        limits: Limits,
+        strategy: Strategy,
+        rules: ExecutorRules | None = None,
+        end_effectors: Callable[[Vector], dict[str, Float64[np.ndarray, 3]]] | None = None,
+    ) -> None:
+        self.spec = spec
+        self.limits = limits
+        self.rules = rules or ExecutorRules()
+        self._strategy = strategy
+        self._machine = ModeMachine()
+        self._clock = ClockWatch(_ns(self.rules.clock_stop_s), _ns(self.rules.clock_jump_s))
+        self._gate = ChunkGate(spec, _ns(self.rules.clock_jump_s))
+        self._joints = JointMerger(spec, spec.action, _ns(self.rules.joint_timeout_s))
+        period_s = spec.period_ns / 1e9
+        self._period_s = period_s
+        self._filter = SafetyFilter(limits, period_s, self.rules.safety, end_effectors)
+        speed = np.where(limits.gripper, self.rules.ramp_gripper_speed, self.rules.ramp_speed)
+        self._ramp = Ramp(speed, period_s)
+        self._relative = relative_mask(spec.action)
+        self._held: Vector | None = None
+        self._step: Step | None = None
+        self._chunk_came_ns: int | None = None
+        self._started = False
+        self.starved_ticks = 0
+        self.clamped_ticks = 0
+        self.last_clamp = ""
+
+    @property
+    def mode(self) -> Mode:
+        """The mode now."""
+        return self._machine.mode
+
+    @property
+    def reason(self) -> str:
+        """Why the mode is what it is; empty while all is well."""
+        return self._machine.reason
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Chunks refused so far, by kind of reason."""
+        return dict(self._gate.refused)
+
+    @property
+    def joint_topics(self) -> tuple[str, ...]:
+        """The joint-state topics to subscribe."""
+        return self._joints.topics
+
+    def run(self, enabled: bool) -> str:
+        """Starts or stops. Empty where it was done, else why not."""
+        event = Event.RUN if enabled else Event.STOP
+        refusal = self._machine.refusal(event)
+        if not refusal and self._machine.handle(event, "waiting for the first chunk" if enabled else ""):
+            self._forget_motion()
+            self._started = False
+        return refusal
+
+    def estop(self) -> None:
+        """Stops at once, until reset."""
+        self._machine.handle(Event.ESTOP, "emergency stop")
+        self._strategy.clear()
+        self._forget_motion()
+
+    def reset(self) -> str:
+        """Leaves ESTOP or a latched HOLD for IDLE. Empty where it was done, else why not."""
+        refusal = self._machine.refusal(Event.RESET)
+        if not refusal:
+            self._machine.handle(Event.RESET)
+            self._strategy.clear()
+            self._forget_motion()
+        return refusal
+
+    def on_joint_state(
+        self, topic: str, stamp_ns: int, names: Sequence[str], positions: Sequence[float], now_ns: int
+    ) -> None:
+        """Takes one joint-state message; joints are found by name."""
+        self._joints.update(topic, stamp_ns, names, positions, now_ns)
+
+    def on_chunk(self, chunk: ActionChunk, now_ns: int) -> str:
+        """Takes a chunk. Empty where it was accepted, else why it was refused."""
+        problem = self._gate.admit(chunk, now_ns)
+        if problem:
+            return problem
+        self._chunk_came_ns = now_ns
+        self._strategy.add(self._absolute(chunk, now_ns), now_ns)
+        return ""
+
+    def tick(self, now_ns: int, monotonic_ns: int) -> TickResult:
+        """Decides what to command now. Call it at every control tick, and often enough when the clock stands still."""
+        clock = self._clock.look(now_ns, monotonic_ns)
+        if clock is ClockState.ADVANCED:
+            return self._decide(now_ns)
+        if clock is ClockState.STOPPED:
+            self._lose_time(f"the clock has stood still for more than {self.rules.clock_stop_s:g} s")
+        if clock is ClockState.JUMPED:
+            self._lose_time(f"the clock jumped by {self._clock.jump_s:+.3f} s")
+        return self._result(None, None, None)
+
+    def health(self, now_ns: int) -> Health:
+        """What to report in diagnostics."""
+        if self.mode in (Mode.ESTOP, Mode.HOLD):
+            silent = self._silence_s(now_ns)
+            text = f"{self.mode.name}: {self.reason}"
+            waiting = self.reason == NO_CHUNK and silent < self.rules.chunk_silence_s
+            return Health(error=not waiting, warning=waiting, message=text)
+        if self.mode is Mode.RUNNING and self._silence_s(now_ns) > self.rules.chunk_silence_s:
+            return Health(error=True, warning=False, message=f"no chunk for {self._silence_s(now_ns):.1f} s")
+        return Health(error=False, warning=False, message=self.mode.name)
+
+    def _silence_s(self, now_ns: int) -> float:
+        return np.inf if self._chunk_came_ns is None else (now_ns - self._chunk_came_ns) / 1e9
+
+    def _decide(self, now_ns: int) -> TickResult:
+        state = self._machine.state
+        if state in (State.IDLE, State.ESTOP):
+            return self._result(None, None, None)
+        if state is State.LATCHED:
+            return self._hold()
+        measured = self._joints.sample(now_ns)
+        if isinstance(measured, Missing):
+            return self._wait(f"joint states: {measured}")
+        step = self._strategy.step(now_ns)
+        if step is None:
+            self.starved_ticks += self._started
+            return self._wait(NO_CHUNK)
+        return self._follow(step, measured.values)
+
+    def _follow(self, step: Step, measured: Vector) -> TickResult:
+        if self._machine.handle(Event.DATA_FRESH):
+            self._ramp.start()
+            self._held = self._anchor(measured)
+        last = self.limits.clip(measured) if self._held is None else self._held
+        verdict = self._filter.check(self._ramp.step(last, step.action), last)
+        if verdict.outcome is Outcome.HOLD:
+            self._machine.handle(Event.LIMIT, verdict.reason)
+            return self._hold(step.action)
+        if verdict.outcome is Outcome.CLAMP:
+            self.clamped_ticks += 1
+            self.last_clamp = verdict.reason
+        self._held, self._step, self._started = verdict.command, step, True
+        return self._result(verdict.command, (verdict.command - last) / self._period_s, step.action)
+
+    def _anchor(self, measured: Vector) -> Vector:
+        """Where a ramp starts: the held command while the robot is near it, else where the robot is."""
+        if self._held is None:
+            return self.limits.clip(measured)
+        near = np.abs(self._held - measured) <= self.rules.anchor_tolerance
+        if (near | self.limits.gripper).all():
+            return self._held
+        # A gripper that holds something never reaches its command: keep squeezing.
+        return self.limits.clip(np.where(self.limits.gripper, self._held, measured))
+
+    def _wait(self, reason: str) -> TickResult:
+        self._machine.handle(Event.DATA_LOST, reason)
+        return self._hold()
+
+    def _hold(self, wanted: Vector | None = None) -> TickResult:
+        self._filter.rest()
+        velocity = None if self._held is None else np.zeros_like(self._held)
+        return self._result(self._held, velocity, wanted)
+
+    def _lose_time(self, reason: str) -> None:
+        """Nothing stamped so far means anything any more."""
+        self._machine.handle(Event.DATA_LOST, reason)
+        self._strategy.clear()
+        self._gate.forget_order()
+        self._joints.clear()
+        self._forget_motion()
+
+    def _forget_motion(self) -> None:
+        self._held = None
+        self._filter.rest()
+
+    def _absolute(self, chunk: ActionChunk, now_ns: int) -> ActionChunk:
+        """Relative columns anchored at the state of the chunk's observation; unknown by now: at the newest state."""
+        if not self._relative.any():
+            return chunk
+        base = self._joints.at(chunk.stamp_ns) or self._joints.at(now_ns)
+        if base is None:
+            return chunk
+        return dataclasses.replace(chunk, actions=to_absolute(chunk.actions, base.values, self._relative))
+
+    def _result(self, command: Vector | None, velocity: Vector | None, wanted: Vector | None) -> TickResult:
+        step = self._step
+        return TickResult(
+            command=command,
+            velocity=velocity,
+            wanted=wanted,
+            mode=self.mode,
+            reason=self.reason,
+            chunk_id=step.chunk_id if step else 0,
+            next_step=step.index + 1 if step else 0,
+            steps_left=step.left if step else 0,
+            starved_ticks=self.starved_ticks,
+            clamped_ticks=self.clamped_ticks,
+        )
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)

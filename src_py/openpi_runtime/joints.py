@@ -1,0 +1,126 @@
+"""Joint states of several topics, in any order of names, as one state vector in runtime units."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64
+
+from openpi_runtime.robots import Column, Group, RobotSpec
+from openpi_runtime.sync import Gap, Missing
+
+HISTORY = 64  # merged states remembered, to look up the state at an observation's time
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JointSample:
+    """A merged state: values [n] in the order of the columns, stamped with the oldest source's stamp."""
+
+    values: Float64[np.ndarray, " n"]
+    stamp_ns: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Reading:
+    value: float
+    stamp_ns: int
+
+
+class JointMerger:
+    """Merges joint states by name. Gripper readings become runtime units by the spec's calibration."""
+
+    def __init__(self, spec: RobotSpec, columns: Sequence[Column], max_age_ns: int) -> None:
+        self._spec = spec
+        self._columns = tuple(columns)
+        self._max_age_ns = max_age_ns
+        self._readings: dict[tuple[str, str], _Reading] = {}
+        self._history: collections.deque[JointSample] = collections.deque(maxlen=HISTORY)
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The joint-state topics to subscribe, each once."""
+        return tuple(dict.fromkeys(group.joint_states for group in self._spec.groups))
+
+    def update(
+        self, topic: str, stamp_ns: int, names: Sequence[str], positions: Sequence[float], now_ns: int | None = None
+    ) -> None:
+        """Takes one message. A joint it does not name keeps its old reading, and so grows too old.
+
+        A stamp ahead of the clock counts as now; readings that are not finite, or older than the one held, are
+        left out.
+        """
+        stamp_ns = stamp_ns if now_ns is None else min(stamp_ns, now_ns)
+        given = {name: float(value) for name, value in zip(names, positions, strict=False) if np.isfinite(value)}
+        for group in self._spec.groups:
+            if group.joint_states == topic:
+                self._take(group, stamp_ns, given)
+        self._remember()
+
+    def sample(self, now_ns: int) -> JointSample | Missing:
+        """The merged state, or which joints are missing or too old."""
+        gaps = [gap for column in self._columns if (gap := self._gap(column, now_ns)) is not None]
+        if gaps:
+            return Missing(_by_source(gaps))
+        return self._merged()
+
+    def at(self, stamp_ns: int) -> JointSample | None:
+        """The newest merged state at or before stamp_ns, None where none is remembered."""
+        return next((sample for sample in reversed(self._history) if sample.stamp_ns <= stamp_ns), None)
+
+    def clear(self) -> None:
+        """Forgets every reading, as after a jump of the clock."""
+        self._readings.clear()
+        self._history.clear()
+
+    def _take(self, group: Group, stamp_ns: int, given: dict[str, float]) -> None:
+        for joint in group.joints:
+            if joint in given:
+                self._store((group.name, joint), stamp_ns, given[joint])
+        gripper = group.gripper
+        if gripper is not None and gripper.state_joint in given:
+            opening = gripper.calibration.position.fraction(given[gripper.state_joint])
+            self._store((group.name, gripper.name), stamp_ns, self._spec.gripper_convention.at(opening))
+
+    def _store(self, key: tuple[str, str], stamp_ns: int, value: float) -> None:
+        held = self._readings.get(key)
+        if held is None or stamp_ns > held.stamp_ns:
+            self._readings[key] = _Reading(value=value, stamp_ns=stamp_ns)
+
+    def _remember(self) -> None:
+        if all((column.group, column.joint) in self._readings for column in self._columns):
+            merged = self._merged()
+            if not self._history or merged.stamp_ns > self._history[-1].stamp_ns:
+                self._history.append(merged)
+
+    def _merged(self) -> JointSample:
+        readings = [self._readings[column.group, column.joint] for column in self._columns]
+        values = np.array([reading.value for reading in readings], dtype=np.float64)
+        return JointSample(values=values, stamp_ns=min(reading.stamp_ns for reading in readings))
+
+    def _gap(self, column: Column, now_ns: int) -> Gap | None:
+        held = self._readings.get((column.group, column.joint))
+        topic = self._spec.group(column.group).joint_states
+        limit = self._max_age_ns / 1e9
+        if held is None:
+            return Gap(name=f"{topic} {column.joint}", age_s=None, max_age_s=limit)
+        if now_ns - held.stamp_ns > self._max_age_ns:
+            return Gap(name=f"{topic} {column.joint}", age_s=(now_ns - held.stamp_ns) / 1e9, max_age_s=limit)
+        return None
+
+
+def _by_source(gaps: list[Gap]) -> tuple[Gap, ...]:
+    """One gap per topic and age, its joints named together: a silent topic gives one sentence, not seven."""
+    groups: dict[tuple[str, float | None], list[Gap]] = {}
+    for gap in gaps:
+        groups.setdefault((gap.name.split(" ")[0], gap.age_s), []).append(gap)
+    return tuple(
+        Gap(
+            name=f"{topic} ({', '.join(gap.name.split(' ', 1)[1] for gap in members)})",
+            age_s=age,
+            max_age_s=members[0].max_age_s,
+        )
+        for (topic, age), members in groups.items()
+    )

@@ -1,0 +1,125 @@
+"""When a policy is asked for the next chunk, and what it is told for real-time chunking."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from openpi_runtime.chunk import ActionChunk
+from openpi_runtime.latency import DelayTracker, LatencyTracker
+from openpi_runtime.modes import Mode
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What the executor last reported: see openpi_msgs/ExecutorState."""
+
+    mode: Mode
+    chunk_id: int
+    next_step: int
+    steps_left: int
+
+
+class RequestPlanner:
+    """Decides on the policy's side, from the executor's reports and measured latency. Knows no threads."""
+
+    def __init__(
+        self,
+        strategy: str,
+        period_ns: int,
+        interval_steps: int = 25,
+        guidance_weight: float = 5.0,
+        delay: int | None = None,
+    ) -> None:
+        """interval_steps: least steps between two observations that chunks are asked for (1: as fast as possible).
+
+        delay: steps to tell the policy for real-time chunking; None: as measured.
+        """
+        self._strategy = strategy
+        self._period_ns = period_ns
+        self._interval_steps = interval_steps
+        self._guidance_weight = guidance_weight
+        self._fixed_delay = delay
+        self.latency = LatencyTracker()
+        self.delays = DelayTracker(self.latency, period_ns)
+        self._progress: Progress | None = None
+        self._newest: ActionChunk | None = None
+        self._asked_ns: int | None = None
+        self._in_flight = False
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether an answer is awaited."""
+        return self._in_flight
+
+    def on_progress(self, progress: Progress) -> None:
+        """Takes the executor's report; the step at which a chunk was entered is its measured delay."""
+        before = self._progress
+        entered = progress.chunk_id and (before is None or before.chunk_id != progress.chunk_id)
+        if entered and progress.mode is Mode.RUNNING:
+            self.delays.measured(max(0, progress.next_step - 1))
+        self._progress = progress
+
+    def due(self, observation_ns: int) -> bool:
+        """Whether to ask for a chunk from an observation of that time."""
+        if self._in_flight or (self._asked_ns is not None and observation_ns == self._asked_ns):
+            return False
+        progress = self._progress
+        if self._newest is None or progress is None or progress.mode is Mode.HOLD:
+            return progress is None or progress.mode in (Mode.RUNNING, Mode.HOLD)
+        if progress.mode is not Mode.RUNNING:
+            return False
+        if self._strategy == "open_loop":
+            return progress.chunk_id == self._newest.chunk_id and progress.steps_left == 0
+        waited = observation_ns - (self._asked_ns or 0)
+        return not 0 <= waited < (self._interval_steps - 0.5) * self._period_ns
+
+    def ask(self, observation_ns: int) -> dict[str, Any]:
+        """Notes a request and returns what the observation must carry for real-time chunking (else nothing)."""
+        self._in_flight = True
+        self._asked_ns = observation_ns
+        if self._strategy != "rtc" or self._newest is None or not self._moving():
+            return {}
+        return self._rtc_fields(self._newest, observation_ns)
+
+    def answered(self, chunk: ActionChunk, seconds: float) -> None:
+        """Notes the chunk that answered, as published, and how long it took."""
+        self._in_flight = False
+        self._newest = chunk
+        self.latency.add(seconds)
+
+    def failed(self) -> None:
+        """Notes that the request brought no chunk."""
+        self._in_flight = False
+
+    def reset(self) -> None:
+        """Forgets chunks and requests, as at a new episode or after a jump of the clock; latency stays."""
+        self._newest = self._asked_ns = self._progress = None
+        self._in_flight = False
+
+    def _moving(self) -> bool:
+        return self._progress is not None and self._progress.mode is Mode.RUNNING
+
+    def _rtc_fields(self, previous: ActionChunk, observation_ns: int) -> dict[str, Any]:
+        shift = round(previous.position(observation_ns))
+        valid = previous.horizon - shift
+        if shift < 0 or valid <= 0:
+            return {}
+        expected = self.delays.expect() if self._fixed_delay is None else self._fixed_delay
+        delay = min(max(expected, 0), valid)
+        return {
+            "rtc/prev_actions": shifted(previous.actions, shift),
+            "rtc/prev_valid": valid,
+            "rtc/delay": delay,
+            "rtc/execution_horizon": min(max(shift, delay, 1), previous.horizon),
+            "rtc/guidance_weight": self._guidance_weight,
+        }
+
+
+def shifted(actions: Float64[np.ndarray, "h d"], shift: int) -> Float64[np.ndarray, "h d"]:
+    """The actions from row `shift` on, the last row repeated to the full horizon."""
+    rows = np.minimum(np.arange(len(actions)) + shift, len(actions) - 1)
+    return actions[rows]

@@ -1,0 +1,212 @@
+"""How chunks that overlap become one stream of steps. All but `open_loop` go by time.
+
+A strategy takes chunks as they come and gives the step to execute now. It knows no clock of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float64
+
+from openpi_runtime.chunk import ActionChunk, ChunkBuffer, ChunkCursor, Step
+
+INTERRUPTION = 5  # periods without a step after which open_loop gives its chunk up
+SCHEDULES = ("exponential", "linear", "ones", "zeros")
+
+
+class Strategy(Protocol):
+    """What the executor needs of a strategy."""
+
+    def add(self, chunk: ActionChunk, now_ns: int) -> None:
+        """Takes a chunk newer than all before."""
+
+    def step(self, now_ns: int) -> Step | None:
+        """The step to execute now, counted as executed; None where none is due."""
+
+    def clear(self) -> None:
+        """Drops every chunk."""
+
+
+class OpenLoop:
+    """From step 0, `steps` steps, then the newest chunk: the published broker's way, for comparison.
+
+    Takes no notice of latency: a chunk starts at its first step however late it comes.
+    """
+
+    def __init__(self, steps: int = 25) -> None:
+        self._steps = steps
+        self._waiting: ActionChunk | None = None
+        self._current: ActionChunk | None = None
+        self._next = 0
+        self._stepped_ns = 0
+
+    def add(self, chunk: ActionChunk, now_ns: int) -> None:
+        """The newest chunk waits until the current one is done."""
+        self._waiting = chunk
+
+    def step(self, now_ns: int) -> Step | None:
+        """The next step in line. What an interruption made old is dropped: a stale motion is not taken up again."""
+        self._drop_stale(now_ns)
+        self._stepped_ns = now_ns
+        if self._current is None or self._next >= self._last(self._current):
+            self._current, self._waiting, self._next = self._waiting, None, 0
+        if self._current is None:
+            return None
+        index, self._next = self._next, self._next + 1
+        left = self._last(self._current) - self._next
+        return Step(action=self._current.actions[index], chunk_id=self._current.chunk_id, index=index, left=left)
+
+    def clear(self) -> None:
+        """Drops every chunk."""
+        self._waiting = self._current = None
+
+    def _drop_stale(self, now_ns: int) -> None:
+        if self._waiting is not None and self._waiting.end_ns < now_ns:
+            self._waiting = None
+        if self._current is not None and now_ns - self._stepped_ns > INTERRUPTION * self._current.period_ns:
+            self._current = None
+
+    def _last(self, chunk: ActionChunk) -> int:
+        return min(self._steps, chunk.horizon)
+
+
+class Latest:
+    """The newest chunk, entered at the step due by time."""
+
+    def __init__(self) -> None:
+        self._buffer = ChunkBuffer()
+
+    def add(self, chunk: ActionChunk, now_ns: int) -> None:
+        """Replaces the current chunk, unless nothing of the new one is due yet or any more."""
+        self._buffer.add(chunk)
+        self._buffer.keep_newest(2)
+
+    def step(self, now_ns: int) -> Step | None:
+        """The step of the newest chunk that is due now; of the one before while the newest has not begun."""
+        for cursor in reversed(self._buffer.cursors):
+            index = cursor.advance(now_ns)
+            if index is not None:
+                return _step(cursor, index)
+        return None
+
+    def clear(self) -> None:
+        """Drops every chunk."""
+        self._buffer.clear()
+
+
+class TemporalEnsemble:
+    """Mean of every chunk's step for now, weighted exp(-m i), i = 0 the oldest (Zhao et al. 2023, ACT)."""
+
+    def __init__(self, m: float = 0.01, capacity: int = 50) -> None:
+        self._m = m
+        self._buffer = ChunkBuffer(capacity)
+
+    def add(self, chunk: ActionChunk, now_ns: int) -> None:
+        """Joins the ensemble."""
+        self._buffer.forget_past(now_ns)
+        self._buffer.add(chunk)
+
+    def step(self, now_ns: int) -> Step | None:
+        """The weighted mean; chunk, index and what is left are the newest chunk's."""
+        due = [(cursor, index) for cursor in self._buffer.cursors if (index := cursor.advance(now_ns)) is not None]
+        if not due:
+            return None
+        weights = np.exp(-self._m * np.arange(len(due)))
+        predictions = np.stack([cursor.chunk.actions[index] for cursor, index in due])
+        return dataclasses.replace(_step(*due[-1]), action=np.average(predictions, axis=0, weights=weights))
+
+    def clear(self) -> None:
+        """Drops every chunk."""
+        self._buffer.clear()
+
+
+class RealTimeChunking:
+    """`latest`, for chunks inpainted on the steps of the previous one (Black et al. 2025).
+
+    A chunk that was not inpainted, or is entered after its frozen steps, is blended with the previous one by the
+    same soft mask.
+    """
+
+    def __init__(self, schedule: str = "exponential") -> None:
+        prefix_weights(2, 0, 1, schedule)  # an unknown schedule shows now, not at the first late chunk
+        self._schedule = schedule
+        self._inner = Latest()
+        self._plan: ActionChunk | None = None
+        self.blended = 0
+
+    def add(self, chunk: ActionChunk, now_ns: int) -> None:
+        """Enters the chunk by time, blended where it would not join by itself."""
+        entry = max(0, round(chunk.position(now_ns)))
+        late = entry > chunk.frozen_steps or chunk.frozen_steps == 0
+        if self._plan is not None and late and self._plan.end_ns > now_ns:
+            chunk = blend(self._plan, chunk, delay=entry, schedule=self._schedule)
+            self.blended += 1
+        self._plan = chunk
+        self._inner.add(chunk, now_ns)
+
+    def step(self, now_ns: int) -> Step | None:
+        """The step due now."""
+        return self._inner.step(now_ns)
+
+    def clear(self) -> None:
+        """Drops every chunk."""
+        self._plan = None
+        self._inner.clear()
+
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    "open_loop": OpenLoop,
+    "latest": Latest,
+    "temporal_ensemble": TemporalEnsemble,
+    "rtc": RealTimeChunking,
+}
+
+
+def make_strategy(name: str, **params: Any) -> Strategy:
+    """Makes a strategy by its name.
+
+    Raises:
+        ValueError: the name is unknown, or a parameter is not one of the strategy's.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"There is no strategy {name!r}; allowed: {', '.join(STRATEGIES)}.")
+    try:
+        return STRATEGIES[name](**params)
+    except TypeError as error:
+        raise ValueError(f"Strategy {name!r} does not take these parameters: {error}.") from error
+
+
+def prefix_weights(horizon: int, delay: int, end: int, schedule: str = "exponential") -> Float64[np.ndarray, " h"]:
+    """How much each step of a new chunk is held to the previous chunk: 1 before `delay`, 0 from `end` on.
+
+    Between them, with c = (end - i) / (end - delay + 1): exponential c (e^c - 1) / (e - 1), linear c, ones 1, zeros 0.
+    Source: Black et al. 2025, equation 5, with end = H - s.
+
+    Raises:
+        ValueError: the schedule is unknown.
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"There is no mask schedule {schedule!r}; allowed: {', '.join(SCHEDULES)}.")
+    steps = np.arange(horizon)
+    end = max(end, delay)
+    c = np.clip((end - steps) / (end - delay + 1), 0.0, 1.0)
+    between = {"exponential": c * np.expm1(c) / np.expm1(1.0), "linear": c, "ones": np.ones(horizon)}
+    soft = between.get(schedule, np.zeros(horizon))
+    return np.where(steps < delay, 1.0, np.where(steps < end, soft, 0.0))
+
+
+def blend(previous: ActionChunk, new: ActionChunk, delay: int, schedule: str = "exponential") -> ActionChunk:
+    """`new`, drawn to `previous` where they overlap: wholly before step `delay`, then less and less."""
+    shift = round(previous.position(new.stamp_ns))
+    overlap = min(max(previous.horizon - shift, 0), new.horizon)
+    weights = prefix_weights(new.horizon, min(delay, overlap), overlap, schedule)
+    rows = np.clip(np.arange(new.horizon) + shift, 0, previous.horizon - 1)
+    mixed = weights[:, None] * previous.actions[rows] + (1.0 - weights[:, None]) * new.actions
+    return dataclasses.replace(new, actions=mixed)
+
+
+def _step(cursor: ChunkCursor, index: int) -> Step:
+    return Step(action=cursor.chunk.actions[index], chunk_id=cursor.chunk.chunk_id, index=index, left=cursor.left())
