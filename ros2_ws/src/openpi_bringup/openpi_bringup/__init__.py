@@ -1,0 +1,1 @@
+"""Stacks of nodes, described once as data, and what starts them."""

@@ -1,0 +1,57 @@
+"""A stack as a launch description. Imported by launch files only: it needs `launch` and `launch_ros`."""
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity  # type: ignore[attr-defined]
+from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch_ros.actions import Node
+
+from openpi_bringup.stacks import Argument, Process, Stack, StackError, Values
+
+
+def describe(stack: Stack) -> LaunchDescription:
+    """Declares the stack's arguments and starts its processes; one that ends ends them all."""
+
+    def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+        given = {argument.name: context.launch_configurations[argument.name] for argument in stack.arguments}
+        try:
+            values = stack.resolve(given)
+            processes = stack.processes(values)
+        except StackError as error:
+            raise RuntimeError(str(error)) from error
+        return [entity for process in processes for entity in _entities(process, values)]
+
+    return LaunchDescription(
+        [*(_declaration(argument) for argument in stack.arguments), OpaqueFunction(function=start)]
+    )
+
+
+def _declaration(argument: Argument) -> DeclareLaunchArgument:
+    return DeclareLaunchArgument(
+        argument.name,
+        default_value=argument.default,
+        description=argument.description,
+        choices=list(argument.choices) or None,
+    )
+
+
+def _entities(process: Process, values: Values) -> list[LaunchDescriptionEntity]:
+    if process.missing:
+        return [LogInfo(msg=process.missing)]
+    node = Node(
+        package=process.package,
+        executable=process.executable,
+        name=process.executable,
+        namespace=values["namespace"],
+        parameters=[
+            *(str(path) for path in process.parameter_files),
+            {"use_sim_time": values["use_sim_time"] == "true", **process.parameters},
+        ],
+        remappings=list(process.remaps.items()),
+        arguments=[*process.arguments, "--ros-args", "--log-level", values["log_level"]],
+        output="screen",
+        emulate_tty=True,
+    )
+    reason = f"{process.executable} ended"
+    stop_all = OnProcessExit(target_action=node, on_exit=[EmitEvent(event=Shutdown(reason=reason))])
+    return [node, RegisterEventHandler(stop_all)]

@@ -1,0 +1,253 @@
+"""Each stack, described once: its arguments, its processes, their parameters and remaps.
+
+Two thin adapters consume it: `launch/*.launch.py` (`ros2 launch`) and `openpi_bringup.up` (`openpi-up`).
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
+
+Values = Mapping[str, str]
+BOOLEANS = ("true", "false")
+
+
+class StackError(ValueError):
+    """A stack or an argument is unknown, or an argument's value is not allowed."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Argument:
+    """A launch argument; empty `choices` allow any text."""
+
+    name: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+    check: Callable[[str], str] = lambda _: ""
+
+    def validate(self, value: str) -> str:
+        """Returns the value. Raises StackError, with what is allowed, if it is wrong."""
+        if self.choices and value not in self.choices:
+            raise StackError(f"Argument {self.name}:={value!r} must be one of: {', '.join(self.choices)}.")
+        if complaint := self.check(value):
+            raise StackError(f"Argument {self.name}:={value!r} {complaint}")
+        return value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Process:
+    """One node of a stack, ready to be started.
+
+    Attributes:
+        optional: where its package is not installed, the stack starts without it and says so.
+        arguments: further command-line arguments (rviz2's `-d FILE`).
+    """
+
+    package: str
+    executable: str
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    parameter_files: tuple[Path, ...] = ()
+    remaps: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    optional: bool = False
+
+    @property
+    def missing(self) -> str:
+        """A sentence if its package is not installed, else empty."""
+        try:
+            get_package_prefix(self.package)
+        except PackageNotFoundError:
+            debian = "ros-jazzy-" + self.package.replace("_", "-")
+            return f"{self.executable} is not started: package '{self.package}' is not installed (apt: {debian})."
+        return ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stack:
+    """A named set of processes and the arguments that shape them."""
+
+    name: str
+    description: str
+    arguments: tuple[Argument, ...]
+    compose: Callable[[Values], list[Process]]
+
+    def resolve(self, given: Values) -> dict[str, str]:
+        """All arguments with their values. Raises StackError for unknown names and wrong values."""
+        known = {argument.name: argument for argument in self.arguments}
+        for name in given:
+            if name not in known:
+                raise StackError(_unknown("argument", name, list(known), f"of stack '{self.name}'"))
+        values = {name: argument.validate(given.get(name, argument.default)) for name, argument in known.items()}
+        if values.get("use_sim_time") == "auto":
+            values["use_sim_time"] = values.get("sim", "false")
+        return values
+
+    def processes(self, values: Values) -> list[Process]:
+        """What to start for resolved values; raises StackError if a package that must be there is missing."""
+        processes = self.compose(values)
+        for process in processes:
+            if process.missing and not process.optional:
+                raise StackError(process.missing + " Build the workspace: make build.")
+        return processes
+
+
+def get_stack(name: str) -> Stack:
+    """The stack of that name. Raises StackError if there is none."""
+    if name not in STACKS:
+        raise StackError(_unknown("stack", name, list(STACKS), ""))
+    return STACKS[name]
+
+
+def _unknown(kind: str, name: str, known: list[str], where: str) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known)}."
+    return f"There is no {kind} '{name}'{' ' if where else ''}{where}. {hint}"
+
+
+def _share(*parts: str) -> Path:
+    return Path(get_package_share_directory("openpi_bringup")).joinpath(*parts)
+
+
+def _port(value: str) -> str:
+    allowed = value.isdecimal() and 1 <= int(value) <= 65535
+    return "" if allowed else "must be a port number from 1 to 65535."
+
+
+def _namespace(value: str) -> str:
+    tokens = value.strip("/").split("/") if value.strip("/") else []
+    valid = all(token.isidentifier() and token.isascii() for token in tokens)
+    return "" if valid else "must be a ROS namespace: letters, digits and _ between slashes, such as robot1."
+
+
+def _record(value: str) -> str:
+    return f"exists already; name a new folder for {value!r}." if value and Path(value).exists() else ""
+
+
+STRATEGIES = ("open_loop", "latest", "temporal_ensemble", "rtc")
+POLICIES = ("local", "remote", "expert", "hold")
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+
+# Arguments that every stack takes.
+COMMON = (
+    Argument(
+        name="strategy",
+        default="latest",
+        choices=STRATEGIES,
+        description="How chunks are joined: what is executed, and when the next one is entered.",
+    ),
+    Argument(
+        name="policy",
+        default="hold",
+        choices=POLICIES,
+        description="What computes the chunks: a model in this process, a policy server, the simulation's scripted "
+        "expert, or nothing (hold: stay where it is).",
+    ),
+    Argument(
+        name="config", default="", description="policy:=local: name of the training config; empty: the stack's own."
+    ),
+    Argument(
+        name="checkpoint", default="", description="policy:=local: checkpoint folder or URL; empty: random weights."
+    ),
+    Argument(name="prompt", default="", description="Instruction for the policy; empty: the robot's default."),
+    Argument(name="host", default="127.0.0.1", description="policy:=remote: the policy server's host."),
+    Argument(name="port", default="8000", check=_port, description="policy:=remote: the policy server's port."),
+    Argument(
+        name="rviz",
+        default="false",
+        choices=BOOLEANS,
+        description="Start rviz2 and robot_state_publisher, where they are installed.",
+    ),
+    Argument(
+        name="namespace", default="", check=_namespace, description="Namespace that moves the whole robot; empty: none."
+    ),
+    Argument(
+        name="use_sim_time",
+        default="auto",
+        choices=("auto", *BOOLEANS),
+        description="Nodes follow /clock; auto: in simulation they do.",
+    ),
+    Argument(
+        name="record",
+        default="",
+        check=_record,
+        description="New folder for a bag of the run; empty: nothing recorded.",
+    ),
+    Argument(name="log_level", default="info", choices=LOG_LEVELS, description="What the nodes log."),
+)
+
+
+def _with_defaults(**defaults: str) -> tuple[Argument, ...]:
+    return tuple(
+        dataclasses.replace(argument, default=defaults.get(argument.name, argument.default)) for argument in COMMON
+    )
+
+
+def _filled(**parameters: Any) -> dict[str, Any]:
+    """Without the empty ones: there the node's own default, or its parameter file, holds."""
+    return {name: value for name, value in parameters.items() if value != ""}
+
+
+def _policy_and_executor(robot: str, controller: str, files: tuple[Path, ...], values: Values) -> list[Process]:
+    policy = _filled(
+        robot=robot,
+        backend=values["policy"],
+        config=values["config"],
+        checkpoint=values["checkpoint"],
+        prompt=values["prompt"],
+        host=values["host"],
+        port=int(values["port"]),
+        strategy=values["strategy"],
+    )
+    executor = {"robot": robot, "strategy": values["strategy"], "controller": controller}
+    return [
+        Process(package="openpi_ros", executable="openpi_policy_node", parameters=policy, parameter_files=files),
+        Process(package="openpi_ros", executable="chunk_executor_node", parameters=executor, parameter_files=files),
+    ]
+
+
+def _extras(stack: str, robot: str, values: Values) -> list[Process]:
+    processes = []
+    if values["record"]:
+        recorder = {"robot": robot, "folder": str(Path(values["record"]).absolute())}
+        processes.append(Process(package="openpi_ros", executable="bag_recorder_node", parameters=recorder))
+    if values["rviz"] == "true":
+        layout = ("-d", str(_share("rviz", f"{stack}.rviz")))
+        processes.append(Process(package="robot_state_publisher", executable="robot_state_publisher", optional=True))
+        processes.append(Process(package="rviz2", executable="rviz2", arguments=layout, optional=True))
+    return processes
+
+
+def _aloha(values: Values) -> list[Process]:
+    files = (_share("config", "aloha.yaml"),)
+    simulated = values["sim"] == "true"
+    simulator = Process(package="openpi_ros", executable="aloha_sim_node", parameter_files=files)
+    return [
+        *([simulator] if simulated else []),
+        *_policy_and_executor(values["robot"], "joint_trajectory" if simulated else "interbotix", files, values),
+        *_extras("aloha", values["robot"], values),
+    ]
+
+
+ALOHA = Stack(
+    name="aloha",
+    description="ALOHA, two ViperX 300s arms: simulated, or on the Interbotix drivers with sim:=false.",
+    arguments=(
+        Argument(
+            name="sim",
+            default="true",
+            choices=BOOLEANS,
+            description="Simulate the robot. false: command the real one through the Interbotix drivers.",
+        ),
+        Argument(
+            name="robot", default="aloha", description="Robot description: a name in config/robots or a YAML file."
+        ),
+        *_with_defaults(policy="expert"),
+    ),
+    compose=_aloha,
+)
+
+STACKS = {stack.name: stack for stack in (ALOHA,)}
