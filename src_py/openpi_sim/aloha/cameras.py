@@ -38,6 +38,8 @@ class Intrinsics:
 class AlohaCameras:
     """Off-screen renderer of one world's cameras. Use it from the thread that made it, and close it.
 
+    Without names it renders nothing, and needs no rendering library.
+
     Raises:
         RenderingError: no rendering library works here; the message says what to install.
         ValueError: a name is not in `MUJOCO_CAMERAS`.
@@ -50,7 +52,7 @@ class AlohaCameras:
         self.names = names
         self._world = world
         self._size = (width, height)
-        self._renderer = _make_renderer(world.model, width, height)
+        self._renderer = _make_renderer(world.model, width, height) if names else None
 
     def __enter__(self) -> "AlohaCameras":
         return self
@@ -60,10 +62,14 @@ class AlohaCameras:
 
     def close(self) -> None:
         """Free the renderer."""
-        self._renderer.close()
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
 
     def render(self, name: str) -> UInt8[np.ndarray, "height width 3"]:
         """What the camera sees now, RGB."""
+        if self._renderer is None:
+            raise RuntimeError(f"Camera '{name}' cannot be rendered: it was not asked for, or the renderer is closed.")
         self._renderer.update_scene(self._world.data, camera=MUJOCO_CAMERAS[name])
         return self._renderer.render()
 
