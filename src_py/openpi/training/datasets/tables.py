@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import io
 import pathlib
+import threading
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ DEFAULT_CACHE_BYTES = 1 << 30
 
 
 class TableCache:
-    """Reads columns on demand and keeps those used last, up to `max_bytes`. Pickles as an empty cache."""
+    """Reads columns on demand and keeps those used last, up to `max_bytes`. Threads may share it; pickles empty."""
 
     def __init__(self, max_bytes: int = DEFAULT_CACHE_BYTES) -> None:
         self.max_bytes = max_bytes
         self._items: collections.OrderedDict[tuple, Any] = collections.OrderedDict()
         self._bytes = 0
+        self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple:
         return type(self), (self.max_bytes,)
@@ -32,23 +34,25 @@ class TableCache:
         Raises:
             OSError, KeyError, ValueError: unreadable file, no such column, rows of different lengths.
         """
-        cached = self._get((path, key))
-        if cached is None:
-            cached = to_numpy(_read_column(path, key))
-            self._put((path, key), cached, cached.nbytes)
-        return cached
+        with self._lock:
+            cached = self._get((path, key))
+            if cached is None:
+                cached = to_numpy(_read_column(path, key))
+                self._put((path, key), cached, cached.nbytes)
+            return cached
 
     def image(self, path: pathlib.Path, key: str, row: int) -> np.ndarray:
         """The image of one row of a column with encoded images, uint8 [H, W, C]."""
-        file = self._get((path,))
-        if file is None:
-            file = pq.ParquetFile(path, memory_map=True)
-            self._put((path,), file, 0)
-        group, offset = _row_group(file, row)
-        column = self._get((path, key, group))
-        if column is None:
-            column = file.read_row_group(group, columns=[key]).column(0)
-            self._put((path, key, group), column, column.nbytes)
+        with self._lock:
+            file = self._get((path,))
+            if file is None:
+                file = pq.ParquetFile(path, memory_map=True)
+                self._put((path,), file, 0)
+            group, offset = _row_group(file, row)
+            column = self._get((path, key, group))
+            if column is None:
+                column = file.read_row_group(group, columns=[key]).column(0)
+                self._put((path, key, group), column, column.nbytes)
         return np.asarray(Image.open(io.BytesIO(column[offset].as_py()["bytes"])).convert("RGB"))
 
     def _get(self, name: tuple) -> Any:

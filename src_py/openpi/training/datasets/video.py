@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import fractions
 import pathlib
+import threading
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
@@ -88,23 +89,25 @@ class VideoDecoder:
 
 
 class VideoCache:
-    """Open decoders, the last used ones kept. Pickles as an empty cache."""
+    """Open decoders, the last used ones kept, one thread at a time. Pickles as an empty cache."""
 
     def __init__(self, max_open: int = 16) -> None:
         self._max_open = max_open
         self._open: collections.OrderedDict[pathlib.Path, VideoDecoder] = collections.OrderedDict()
+        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
         return type(self), (self._max_open,)
 
     def frame_at(self, path: pathlib.Path, seconds: float, tolerance_s: float) -> np.ndarray:
         """As `VideoDecoder.frame_at`, of the file `path`."""
-        if path not in self._open:
-            self._open[path] = VideoDecoder(path)
-        self._open.move_to_end(path)
-        while len(self._open) > self._max_open:
-            self._open.popitem(last=False)[1].close()
-        return self._open[path].frame_at(seconds, tolerance_s)
+        with self._lock:
+            if path not in self._open:
+                self._open[path] = VideoDecoder(path)
+            self._open.move_to_end(path)
+            while len(self._open) > self._max_open:
+                self._open.popitem(last=False)[1].close()
+            return self._open[path].frame_at(seconds, tolerance_s)
 
 
 class VideoEncoder:

@@ -1,0 +1,148 @@
+"""Batches of a random-access dataset, in an order pinned by a seed, made ahead by `grain`'s threads or workers.
+
+Batch k is a pure function of (seed, k): a run that resumes at step k asks for batch k and goes on exactly, in the
+middle of an epoch too, whatever the number of workers or of processes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Protocol, SupportsIndex
+
+import absl.flags
+import grain.python as grain
+import numpy as np
+
+from openpi.training.datasets.errors import BadSampleError
+
+OnBad = Literal["raise", "skip"]
+# Batches kept ready by each worker, or by the background thread where there are no workers.
+_BATCHES_AHEAD = 2
+_ENDLESS = 1 << 40
+# After this many bad samples in a row the dataset is broken, not a sample.
+_MAX_SKIPS = 1000
+
+
+class RandomAccess(Protocol):
+    """Any object with a length and samples by index."""
+
+    def __getitem__(self, index: SupportsIndex) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """Which part of each global batch this process loads: the `index`-th of `count` equal ones, in order."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, batch: np.ndarray) -> np.ndarray:
+        size = len(batch) // self.count
+        return batch[self.index * size : (self.index + 1) * size]
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchPlan:
+    """The order of samples: epoch by epoch, each shuffled anew; what does not fill a batch is left out of its epoch."""
+
+    num_samples: int
+    batch_size: int
+    shuffle: bool = False
+    seed: int = 0
+    order: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_samples < self.batch_size:
+            raise ValueError(
+                f"The dataset has {self.num_samples} samples, less than one batch of {self.batch_size}. "
+                f"Lower batch_size or add data."
+            )
+
+    def indices(self) -> grain.MapDataset:
+        """Batch number -> int64 [batch_size] sample indices, endless."""
+        positions = grain.MapDataset.range(self.num_samples)
+        if self.shuffle:
+            positions = positions.seed(self.seed).shuffle()
+        batches = positions.batch(self.batch_size, drop_remainder=True).repeat()
+        if self.order is None:
+            return batches
+        order = np.asarray(self.order)
+        return batches.map(lambda chosen: order[chosen])
+
+
+@dataclasses.dataclass(frozen=True)
+class _LoadBatch:
+    """Batch number -> {"data": samples stacked on a new first axis, "skipped": bad samples replaced}."""
+
+    dataset: RandomAccess
+    indices: grain.MapDataset
+    share: Share
+    on_bad: OnBad
+
+    def __call__(self, number: int) -> dict[str, Any]:
+        loaded = [self._sample(int(index)) for index in self.share.of(np.asarray(self.indices[number]))]
+        return {"data": stack([sample for sample, _ in loaded]), "skipped": sum(skipped for _, skipped in loaded)}
+
+    def _sample(self, index: int) -> tuple[Any, int]:
+        if self.on_bad == "raise":
+            return self.dataset[index], 0
+        for skipped in range(min(_MAX_SKIPS, len(self.dataset))):
+            try:
+                return self.dataset[(index + skipped) % len(self.dataset)], skipped
+            except BadSampleError as error:
+                last = error
+        raise last
+
+
+def batches(
+    dataset: RandomAccess,
+    plan: BatchPlan,
+    *,
+    share: Share | None = None,
+    start: int = 0,
+    num_workers: int = 0,
+    on_bad: OnBad = "raise",
+) -> Iterator[dict[str, Any]]:
+    """Endless batches from number `start` on.
+
+    Args:
+        dataset: samples are (nested) dicts of arrays; with workers it must pickle.
+        plan: order and size of the global batches.
+        share: the part that this process loads.
+        start: number of the first batch: the step to resume at.
+        num_workers: worker processes; 0 loads on a background thread of this one.
+        on_bad: what a `BadSampleError` does: "raise", or "skip": the next good sample takes the place.
+
+    Yields:
+        {"data": batch, "skipped": number of samples replaced in it}
+    """
+    load = _LoadBatch(dataset, plan.indices(), share or Share(), on_bad)
+    loaded = grain.MapDataset.range(start, _ENDLESS).map(load)
+    # One reading thread: a user's dataset need not be safe for several.
+    stream = loaded.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_BATCHES_AHEAD))
+    if num_workers:
+        if not absl.flags.FLAGS.is_parsed():
+            # grain reads its flags through absl; their defaults are what we want.
+            absl.flags.FLAGS.mark_as_parsed()
+        options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=_BATCHES_AHEAD)
+        stream = stream.mp_prefetch(options)
+    return iter(stream)
+
+
+def stack(samples: Sequence[Any]) -> Any:
+    """Equal nested dicts as one with arrays [len(samples), ...]; text becomes an array of str."""
+    first = samples[0]
+    if isinstance(first, dict):
+        return {key: stack([sample[key] for sample in samples]) for key in first}
+    return np.stack([np.asarray(sample) for sample in samples])
+
+
+def numeric(tree: Any) -> Any:
+    """The nested dict without its text leaves, which no accelerator takes."""
+    if not isinstance(tree, dict):
+        return tree
+    kept = {key: numeric(value) for key, value in tree.items()}
+    return {key: value for key, value in kept.items() if isinstance(value, dict) or value.dtype.kind not in "USO"}

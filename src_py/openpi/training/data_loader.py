@@ -1,0 +1,374 @@
+"""From a dataset to batches on the devices.
+
+Order of transforms: repack, robot inputs, normalise, model transforms. The published names are kept; `Torch` in them
+stands for random access, the loading itself is done by `grain` and needs no torch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, SupportsIndex, TypeVar, runtime_checkable
+
+import jax
+
+from openpi import transforms as _transforms
+from openpi.models import model as _model
+from openpi.training import batching
+from openpi.training import config as _config
+from openpi.training.datasets import BadSampleError, LeRobotDataset
+from openpi.training.datasets import droid as _droid
+from openpi.training.datasets.fake import FakeDataset
+from openpi.training.datasets.reader import OnBad
+from openpi.training.loaders import DataLoaderImpl, RLDSDataLoader, TorchDataLoader
+
+__all__ = [
+    "DataLoader",
+    "DataLoaderImpl",
+    "Dataset",
+    "FakeDataset",
+    "IterableDataset",
+    "IterableTransformedDataset",
+    "RLDSDataLoader",
+    "TorchDataLoader",
+    "TransformedDataset",
+    "create_data_loader",
+    "create_rlds_data_loader",
+    "create_rlds_dataset",
+    "create_torch_data_loader",
+    "create_torch_dataset",
+    "transform_dataset",
+    "transform_iterable_dataset",
+]
+
+logger = logging.getLogger(__name__)
+
+T_co = TypeVar("T_co", covariant=True)
+_FAKE_SAMPLES = 1024
+
+
+@runtime_checkable
+class Dataset(Protocol[T_co]):
+    """Samples by index. Any object with these two methods is one."""
+
+    def __getitem__(self, index: SupportsIndex) -> T_co: ...
+
+    def __len__(self) -> int: ...
+
+
+@runtime_checkable
+class IterableDataset(Protocol[T_co]):
+    """Samples, or batches of them, in the order they come."""
+
+    def __iter__(self) -> Iterator[T_co]: ...
+
+    def __len__(self) -> int: ...
+
+
+@runtime_checkable
+class DataLoader(Protocol[T_co]):
+    """Batches for the training step."""
+
+    def data_config(self) -> _config.DataConfig:
+        """The data configuration that the batches were made with."""
+        ...
+
+    def __iter__(self) -> Iterator[T_co]: ...
+
+
+class TransformedDataset(Dataset[Any]):
+    """Applies transforms to each sample as it is read.
+
+    Raises:
+        BadSampleError: a transform failed; names dataset, episode and frame where the sample has them.
+    """
+
+    def __init__(self, dataset: Dataset, transforms: Sequence[_transforms.DataTransformFn]) -> None:
+        self.dataset = dataset
+        self._transform = _transforms.compose(transforms)
+
+    def __getitem__(self, index: SupportsIndex) -> Any:
+        sample = self.dataset[index]
+        try:
+            return self._transform(sample)
+        except BadSampleError:
+            raise
+        except (KeyError, ValueError, TypeError) as error:
+            located = _locate(self.dataset, index, error)
+            if located is None:
+                raise
+            raise located from error
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+class IterableTransformedDataset(IterableDataset[Any]):
+    """Applies transforms to a stream of samples; batches are taken apart for it, since transforms take one sample."""
+
+    def __init__(
+        self,
+        dataset: IterableDataset,
+        transforms: Sequence[_transforms.DataTransformFn],
+        *,
+        is_batched: bool = False,
+    ) -> None:
+        self.dataset = dataset
+        self._transform = _transforms.compose(transforms)
+        self._is_batched = is_batched
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self.dataset:
+            if self._is_batched:
+                size = len(jax.tree.leaves(item)[0])
+                samples = [jax.tree.map(lambda x, i=i: x[i], item) for i in range(size)]
+                yield batching.stack([self._transform(sample) for sample in samples])
+            else:
+                yield self._transform(item)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+def source_of(dataset: Any) -> Any:
+    """The dataset that transforms were put around."""
+    while isinstance(dataset, TransformedDataset):
+        dataset = dataset.dataset
+    return dataset
+
+
+def _locate(dataset: Dataset, index: SupportsIndex, error: Exception) -> BadSampleError | None:
+    source = source_of(dataset)
+    if not isinstance(source, LeRobotDataset):
+        return None
+    episode, frame = source.locate(index)
+    reason = f"a transform failed: {error}" if str(error) else f"a transform failed: {error!r}"
+    return BadSampleError(source.meta.name, episode.index, frame, reason)
+
+
+def create_torch_dataset(
+    data_config: _config.DataConfig,
+    action_horizon: int,
+    model_config: _model.BaseModelConfig,
+    *,
+    episodes: Sequence[int] | None = None,
+    on_bad: OnBad = "raise",
+    decode_images: bool = True,
+) -> Dataset:
+    """The LeRobot dataset `data_config.repo_id` with chunks of `action_horizon` actions, or fake data for "fake".
+
+    Only the cameras that the repack transform asks for are decoded.
+
+    Args:
+        episodes: use only these; None is all.
+        on_bad: episodes without frames or table raise an error, or are left out.
+        decode_images: False leaves images out, for passes over the numbers alone.
+
+    Raises:
+        ValueError: repo_id is not set.
+        DatasetError: the dataset is not there or does not fit the config.
+    """
+    repo_id = data_config.repo_id
+    if repo_id is None:
+        raise ValueError("The data config has no repo_id. Set it to a dataset, or to 'fake' for made-up data.")
+    if repo_id == "fake":
+        return FakeDataset(model_config, num_samples=_FAKE_SAMPLES)
+    fps = LeRobotDataset(repo_id, image_keys=(), on_bad="skip").meta.fps
+    dataset: Dataset = LeRobotDataset(
+        repo_id,
+        episodes=episodes,
+        delta_timestamps={
+            key: [step / fps for step in range(action_horizon)] for key in data_config.action_sequence_keys
+        },
+        image_keys=_used_cameras(data_config, repo_id) if decode_images else (),
+        on_bad=on_bad,
+    )
+    if data_config.prompt_from_task:
+        tasks = source_of(dataset).meta.tasks
+        dataset = TransformedDataset(dataset, [_transforms.PromptFromLeRobotTask(dict(tasks))])
+    return dataset
+
+
+def _used_cameras(data_config: _config.DataConfig, repo_id: str) -> tuple[str, ...] | None:
+    repack = [t for t in data_config.repack_transforms.inputs if isinstance(t, _transforms.RepackTransform)]
+    if not repack:
+        return None
+    named = {name for transform in repack for name in jax.tree.leaves(transform.structure)}
+    features = LeRobotDataset(repo_id, image_keys=(), on_bad="skip").meta.features
+    return tuple(key for key, feature in features.items() if feature.is_image and key in named)
+
+
+def create_rlds_dataset(
+    data_config: _config.DataConfig, action_horizon: int, batch_size: int, *, shuffle: bool = False
+) -> IterableDataset:
+    """Batches of DROID (or alike) in RLDS format; needs `tensorflow-datasets`."""
+    if data_config.rlds_data_dir is None or data_config.action_space is None:
+        raise ValueError("An RLDS data config needs rlds_data_dir and action_space.")
+    return _droid.DroidRldsDataset(
+        data_dir=data_config.rlds_data_dir,
+        batch_size=batch_size,
+        datasets=data_config.datasets,
+        action_chunk_size=action_horizon,
+        action_space=data_config.action_space,
+        shuffle=shuffle,
+    )
+
+
+def _input_transforms(data_config: _config.DataConfig, skip_norm_stats: bool) -> list[_transforms.DataTransformFn]:
+    norm_stats = {}
+    if data_config.repo_id != "fake" and not skip_norm_stats:
+        if data_config.norm_stats is None:
+            raise ValueError(
+                f"There are no normalisation statistics for {data_config.asset_id or data_config.repo_id!r}. Make "
+                f"them with `openpi norm-stats CONFIG`, or pass skip_norm_stats=True where raw values are wanted."
+            )
+        norm_stats = data_config.norm_stats
+    return [
+        *data_config.repack_transforms.inputs,
+        *data_config.data_transforms.inputs,
+        _transforms.Normalize(norm_stats, use_quantiles=data_config.use_quantile_norm),
+        *data_config.model_transforms.inputs,
+    ]
+
+
+def transform_dataset(
+    dataset: Dataset, data_config: _config.DataConfig, *, skip_norm_stats: bool = False
+) -> TransformedDataset:
+    """Repack, robot inputs, normalise, model transforms.
+
+    Raises:
+        ValueError: there are no normalisation statistics and `skip_norm_stats` is off; names the command to run.
+    """
+    return TransformedDataset(dataset, _input_transforms(data_config, skip_norm_stats))
+
+
+def transform_iterable_dataset(
+    dataset: IterableDataset,
+    data_config: _config.DataConfig,
+    *,
+    skip_norm_stats: bool = False,
+    is_batched: bool = False,
+) -> IterableTransformedDataset:
+    """As `transform_dataset`, for a stream."""
+    return IterableTransformedDataset(dataset, _input_transforms(data_config, skip_norm_stats), is_batched=is_batched)
+
+
+def create_data_loader(
+    config: _config.TrainConfig,
+    *,
+    sharding: jax.sharding.Sharding | None = None,
+    shuffle: bool = False,
+    num_batches: int | None = None,
+    skip_norm_stats: bool = False,
+    framework: str = "jax",
+    dataset: Dataset | None = None,
+    episodes: Sequence[int] | None = None,
+    on_bad: OnBad = "raise",
+    start_batch: int = 0,
+) -> DataLoader[tuple[_model.Observation, _model.Actions]]:
+    """Batches of (Observation, actions) for a training config.
+
+    Args:
+        sharding: where the batch goes (JAX); default: split over all devices.
+        shuffle: every epoch in a new order, pinned by `config.seed`.
+        num_batches: stop after so many; None goes on for ever.
+        skip_norm_stats: do not normalise.
+        framework: "jax", or "pytorch" for torch tensors.
+        dataset: a dataset of one's own, instead of `repo_id`; it goes through the config's transforms.
+        episodes: use only these of a LeRobot dataset.
+        on_bad: "raise" at the first bad sample, or "skip" to the next good one (counted).
+        start_batch: number of the first batch, for resuming.
+    """
+    data_config = config.data.create(config.assets_dirs, config.model)
+    logger.info("Data config: %s", data_config)
+    if data_config.rlds_data_dir is not None:
+        return create_rlds_data_loader(
+            data_config,
+            action_horizon=config.model.action_horizon,
+            batch_size=config.batch_size,
+            sharding=sharding,
+            shuffle=shuffle,
+            num_batches=num_batches,
+            skip_norm_stats=skip_norm_stats,
+            framework=framework,
+        )
+    return create_torch_data_loader(
+        data_config,
+        model_config=config.model,
+        action_horizon=config.model.action_horizon,
+        batch_size=config.batch_size,
+        sharding=sharding,
+        shuffle=shuffle,
+        num_batches=num_batches,
+        num_workers=config.num_workers,
+        seed=config.seed,
+        skip_norm_stats=skip_norm_stats,
+        framework=framework,
+        dataset=dataset,
+        episodes=episodes,
+        on_bad=on_bad,
+        start_batch=start_batch,
+    )
+
+
+def create_torch_data_loader(
+    data_config: _config.DataConfig,
+    model_config: _model.BaseModelConfig,
+    action_horizon: int,
+    batch_size: int,
+    *,
+    sharding: jax.sharding.Sharding | None = None,
+    skip_norm_stats: bool = False,
+    shuffle: bool = False,
+    num_batches: int | None = None,
+    num_workers: int = 0,
+    seed: int = 0,
+    framework: str = "jax",
+    dataset: Dataset | None = None,
+    episodes: Sequence[int] | None = None,
+    on_bad: OnBad = "raise",
+    start_batch: int = 0,
+) -> DataLoader[tuple[_model.Observation, _model.Actions]]:
+    """As `create_data_loader`, from the parts; `batch_size` is that of all processes together."""
+    if dataset is None:
+        dataset = create_torch_dataset(data_config, action_horizon, model_config, episodes=episodes, on_bad=on_bad)
+    dataset = transform_dataset(dataset, data_config, skip_norm_stats=skip_norm_stats)
+    loader = TorchDataLoader(
+        dataset,
+        local_batch_size=_local_batch_size(batch_size, framework),
+        sharding=sharding if framework == "jax" else None,
+        shuffle=shuffle,
+        num_batches=num_batches,
+        num_workers=num_workers,
+        seed=seed,
+        framework=framework,
+        on_bad=on_bad,
+        start_batch=start_batch,
+    )
+    return DataLoaderImpl(data_config, loader)
+
+
+def _local_batch_size(batch_size: int, framework: str) -> int:
+    count = jax.process_count() if framework == "jax" else 1
+    if batch_size % count:
+        raise ValueError(f"batch_size {batch_size} is no multiple of the {count} processes.")
+    return batch_size // count
+
+
+def create_rlds_data_loader(
+    data_config: _config.DataConfig,
+    action_horizon: int,
+    batch_size: int,
+    *,
+    sharding: jax.sharding.Sharding | None = None,
+    skip_norm_stats: bool = False,
+    shuffle: bool = False,
+    num_batches: int | None = None,
+    framework: str = "jax",
+) -> DataLoader[tuple[_model.Observation, _model.Actions]]:
+    """Batches from an RLDS dataset, which is read as a stream: a resumed run begins a new pass over it."""
+    if framework != "jax":
+        raise ValueError(f"RLDS data is loaded for JAX only; framework is {framework!r}.")
+    dataset = create_rlds_dataset(data_config, action_horizon, batch_size, shuffle=shuffle)
+    transformed = transform_iterable_dataset(dataset, data_config, skip_norm_stats=skip_norm_stats, is_batched=True)
+    return DataLoaderImpl(data_config, RLDSDataLoader(transformed, sharding=sharding, num_batches=num_batches))

@@ -1,0 +1,165 @@
+"""The loaders themselves: batches of random-access data or of a stream, put on the devices."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from openpi.models import model as _model
+from openpi.training import batching
+from openpi.training import config as _config
+
+logger = logging.getLogger(__name__)
+
+
+class TorchDataLoader:
+    """Batches of a random-access dataset, as arrays on the devices or as torch tensors.
+
+    Args:
+        dataset: samples are nested dicts of arrays.
+        local_batch_size: samples a batch in this process.
+        sharding: where the global batch goes (JAX); default: split over all devices.
+        shuffle: every epoch in a new order.
+        sampler: the order of one epoch as indices, instead of 0..len-1.
+        num_batches: stop after so many; None goes on for ever.
+        num_workers: worker processes; 0 loads on a background thread.
+        seed: pins the order.
+        framework: "jax" or "pytorch".
+        on_bad: see `batching.batches`; `skipped` counts.
+        start_batch: number of the first batch.
+
+    Raises:
+        ValueError: the dataset is smaller than a batch.
+    """
+
+    def __init__(
+        self,
+        dataset: batching.RandomAccess,
+        local_batch_size: int,
+        *,
+        sharding: jax.sharding.Sharding | None = None,
+        shuffle: bool = False,
+        sampler: Sequence[int] | None = None,
+        num_batches: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+        framework: str = "jax",
+        on_bad: batching.OnBad = "raise",
+        start_batch: int = 0,
+    ) -> None:
+        self._dataset = dataset
+        self._share = _share(framework)
+        order = None if sampler is None else list(sampler)
+        self._plan = batching.BatchPlan(
+            num_samples=len(dataset) if order is None else len(order),
+            batch_size=local_batch_size * self._share.count,
+            shuffle=shuffle,
+            seed=seed,
+            order=order,
+        )
+        self._num_batches, self._num_workers = num_batches, num_workers
+        self._on_bad, self._start = on_bad, start_batch
+        self._convert = _converter(framework, sharding)
+        self.skipped = 0
+
+    @property
+    def torch_loader(self) -> Iterator[dict[str, Any]]:
+        """The batches as the loader makes them: numpy, before they go to a device."""
+        return batching.batches(
+            self._dataset,
+            self._plan,
+            share=self._share,
+            start=self._start,
+            num_workers=self._num_workers,
+            on_bad=self._on_bad,
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        for number, batch in enumerate(self.torch_loader):
+            if self._num_batches is not None and number >= self._num_batches:
+                return
+            if batch["skipped"]:
+                self.skipped += batch["skipped"]
+                logger.warning("Skipped %d bad samples so far.", self.skipped)
+            yield self._convert(batch["data"])
+
+
+class RLDSDataLoader:
+    """Batches of an RLDS stream on the devices of one process; passes follow each other until `num_batches`."""
+
+    def __init__(
+        self,
+        dataset: Iterable[Any],
+        *,
+        sharding: jax.sharding.Sharding | None = None,
+        num_batches: int | None = None,
+    ) -> None:
+        if jax.process_count() > 1:
+            raise ValueError(f"An RLDS stream cannot be split over {jax.process_count()} processes; run one.")
+        self._dataset = dataset
+        self._num_batches = num_batches
+        self._convert = _converter("jax", sharding)
+
+    def __iter__(self) -> Iterator[Any]:
+        done = 0
+        while self._num_batches is None or done < self._num_batches:
+            before = done
+            for batch in self._dataset:
+                if self._num_batches is not None and done >= self._num_batches:
+                    return
+                done += 1
+                yield self._convert(batch)
+            if done == before:
+                raise ValueError("The RLDS dataset has no batch: its filters keep nothing, or it is empty.")
+
+
+class DataLoaderImpl:
+    """Turns batches into (Observation, actions)."""
+
+    def __init__(self, data_config: _config.DataConfig, data_loader: TorchDataLoader | RLDSDataLoader) -> None:
+        self._data_config = data_config
+        self._data_loader = data_loader
+
+    def data_config(self) -> _config.DataConfig:
+        return self._data_config
+
+    @property
+    def skipped(self) -> int:
+        """Bad samples skipped so far."""
+        return getattr(self._data_loader, "skipped", 0)
+
+    def __iter__(self) -> Iterator[tuple[_model.Observation, _model.Actions]]:
+        for batch in self._data_loader:
+            yield _model.Observation.from_dict(batch), batch["actions"]
+
+
+def _share(framework: str) -> batching.Share:
+    if framework == "jax":
+        return batching.Share(jax.process_index(), jax.process_count())
+    return batching.Share()
+
+
+def _converter(framework: str, sharding: jax.sharding.Sharding | None) -> Callable[[Any], Any]:
+    if framework == "pytorch":
+        try:
+            import torch
+        except ImportError as error:
+            raise ImportError("framework='pytorch' needs torch, which is not installed: pip install torch.") from error
+        return lambda batch: jax.tree.map(torch.as_tensor, batching.numeric(batch))
+    if framework != "jax":
+        raise ValueError(f"framework is {framework!r}; allowed: 'jax', 'pytorch'.")
+    placed = sharding or jax.sharding.NamedSharding(
+        jax.sharding.Mesh(np.asarray(jax.devices()), ("batch",)), jax.sharding.PartitionSpec("batch")
+    )
+    return lambda batch: jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(placed, _as_jax(x)), batching.numeric(batch)
+    )
+
+
+def _as_jax(array: np.ndarray) -> np.ndarray:
+    # JAX has no 64-bit types by default; casting here keeps the transfer half as large.
+    return array.astype({"float64": np.float32, "int64": np.int32}.get(array.dtype.name, array.dtype), copy=False)
