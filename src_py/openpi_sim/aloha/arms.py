@@ -19,6 +19,9 @@ GRIPPER_MOTOR_CLOSED_RAD = -0.6213
 GRIPPER_MOTOR_OPEN_RAD = 1.4910
 """Angles of the driver's `gripper` joint (the motor) at gripper 0 and 1."""
 
+GRASP_POINT = np.array([0.14, 0.0, 0.0])
+"""The point between the fingertips, in m in the gripper link's frame (x out of the hand, y across the fingers)."""
+
 _START_ARM = (0.0, -0.96, 1.16, 0.0, -0.3, 0.0)
 _START_FINGER_M = 0.02239
 

@@ -51,7 +51,6 @@ class AlohaCameras:
                 raise ValueError(f"ALOHA has no camera '{name}'. Cameras: {', '.join(MUJOCO_CAMERAS)}.")
         self.names = names
         self._world = world
-        self._size = (width, height)
         self._renderer = _make_renderer(world.model, width, height) if names else None
 
     def __enter__(self) -> "AlohaCameras":
@@ -73,11 +72,11 @@ class AlohaCameras:
         self._renderer.update_scene(self._world.data, camera=MUJOCO_CAMERAS[name])
         return self._renderer.render()
 
-    def intrinsics(self, name: str) -> Intrinsics:
-        """Pinhole model of the camera."""
-        width, height = self._size
-        fov_y = math.radians(self._world.model.camera(MUJOCO_CAMERAS[name]).fovy[0])
-        return Intrinsics(width=width, height=height, focal_px=height / 2 / math.tan(fov_y / 2))
+
+def intrinsics(world: AlohaWorld, name: str, width: int, height: int) -> Intrinsics:
+    """Pinhole model of a camera whose images have this size in pixels."""
+    fov_y = math.radians(world.model.camera(MUJOCO_CAMERAS[name]).fovy[0])
+    return Intrinsics(width=width, height=height, focal_px=height / 2 / math.tan(fov_y / 2))
 
 
 def optical_pose(world: AlohaWorld, name: str) -> Float[np.ndarray, "4 4"]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from openpi_sim.aloha.cameras import MUJOCO_CAMERAS, AlohaCameras, optical_pose
+from openpi_sim.aloha.cameras import MUJOCO_CAMERAS, AlohaCameras, intrinsics, optical_pose
 from openpi_sim.aloha.world import AlohaWorld
 from openpi_sim.gl import RenderingError, mujoco
 
@@ -35,7 +35,7 @@ def test_the_cube_is_seen_where_intrinsics_and_pose_project_it(world, cameras, n
     # Seen from the front the near and the far faces do not balance: compare with the projection of all corners.
     offsets = 0.02 * np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1).T
     corners = np.linalg.inv(optical_pose(world, name)) @ np.c_[world.objects["box"][:3] + offsets, np.ones(8)].T
-    pixels = cameras.intrinsics(name).matrix @ corners[:3]
+    pixels = intrinsics(world, name, 640, 480).matrix @ corners[:3]
     expected = (pixels[:2] / pixels[2]).mean(axis=1)
     np.testing.assert_allclose(_red_centre(image), expected, atol=2.0)
 

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from openpi_sim.aloha import arms
-from openpi_sim.aloha.inverse_kinematics import ArmSolver
 from openpi_sim.aloha.world import CONTROL_PERIOD_NS, AlohaWorld
+from openpi_sim.inverse_kinematics import ArmSolver
 
 OPEN, CLOSED = 0.95, 0.1
 TOP_SPEED = 2.0
@@ -111,7 +111,7 @@ class Expert:
             raise ValueError(f"There is no scripted expert for the task '{task}'. Scripts: {', '.join(SCRIPTS)}.")
         self._script = SCRIPTS[task]
         world = AlohaWorld(task)
-        self._solvers = {side: ArmSolver(world, side) for side in arms.SIDES}
+        self._solvers = {side: arm_solver(world, side) for side in arms.SIDES}
 
     def plan(self, objects: Objects) -> Float[np.ndarray, "steps 14"]:
         """Commands at 50 Hz from the start pose, for objects at these poses.
@@ -138,6 +138,13 @@ class Expert:
                 arm[:-1] = self._solvers[side].solve(np.array(grip.position), grip.rotation, arm[:-1])
                 arm[-1] = grip.gripper
         return goal
+
+
+def arm_solver(world: AlohaWorld, side: str) -> ArmSolver:
+    """Inverse kinematics of the fingertips of the `side` ("left" or "right") arm."""
+    prefix = f"vx300s_{side}/"
+    joints = [prefix + joint for joint in arms.ARM_JOINTS]
+    return ArmSolver(world.model, name=side, body=prefix + "gripper_link", joints=joints, grasp_point=arms.GRASP_POINT)
 
 
 def _minimum_jerk(

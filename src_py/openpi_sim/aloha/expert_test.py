@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from openpi_sim.aloha import arms
-from openpi_sim.aloha.expert import TOP_SPEED, Expert
-from openpi_sim.aloha.inverse_kinematics import ArmSolver, UnreachableError
+from openpi_sim.aloha.expert import TOP_SPEED, Expert, arm_solver
 from openpi_sim.aloha.world import AlohaWorld
+from openpi_sim.inverse_kinematics import UnreachableError
 
 
 def _run(world: AlohaWorld, expert: Expert, seed: int) -> bool:
@@ -55,7 +55,7 @@ def test_a_task_without_a_script_is_named():
 
 
 def test_the_solver_finds_joint_angles_for_poses_it_can_take():
-    solver = ArmSolver(AlohaWorld(), "left")
+    solver = arm_solver(AlohaWorld(), "left")
     rng = np.random.default_rng(0)
     start = arms.start_state()[:6]
     for _ in range(10):
