@@ -1,0 +1,1 @@
+"""Configs, data, optimisation and checkpoints: what turns demonstrations into weights."""
