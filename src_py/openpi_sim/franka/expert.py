@@ -1,0 +1,94 @@
+"""Scripted expert: reach for the cube that the prompt names, grasp it, lift it."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from openpi_sim.franka import panda
+from openpi_sim.franka.world import CONTROL_HZ, CUBES, FrankaWorld
+from openpi_sim.inverse_kinematics import ArmSolver
+
+OPEN, CLOSED = 0.0, 1.0
+TOP_SPEED = 1.0
+"""In rad/s: half of what the slowest joint can do. Moves that would be faster take longer."""
+
+_PEAK_OVER_MEAN_SPEED = 1.875  # of a minimum-jerk move
+_FINGERTIPS = np.array([0.0, 0.0, 0.1034])  # in the hand's frame
+_HAND_DOWN = np.diag([1.0, -1.0, -1.0])
+_HOVER_M, _GRASP_M, _LIFT_M = 0.16, 0.02, 0.25
+
+
+def cube_of(prompt: str) -> str:
+    """The colour that the prompt names.
+
+    Raises:
+        ValueError: it names none of the cubes, or several.
+    """
+    named = [colour for colour in CUBES if colour in prompt.lower().split()]
+    if len(named) != 1:
+        raise ValueError(
+            f"The prompt must name one of the cubes {', '.join(CUBES)}; {prompt!r} names {named or 'none'}."
+        )
+    return named[0]
+
+
+class Expert:
+    """Plans a lift. Commands and states are [8] as in `FrankaWorld`."""
+
+    def __init__(self, urdf: Path) -> None:
+        model = FrankaWorld(urdf).model
+        self._solver = ArmSolver(
+            model, name="Panda", body="panda_hand", joints=panda.ARM_JOINTS, grasp_point=_FINGERTIPS
+        )
+
+    def plan(
+        self, objects: dict[str, Float[np.ndarray, "7"]], prompt: str, start: Float[np.ndarray, "8"]
+    ) -> Float[np.ndarray, "steps 8"]:
+        """Joint commands at 15 Hz from `start` to the cube of the prompt in the air.
+
+        Args:
+            objects: pose of each cube in the world frame, m and quaternion w x y z.
+            prompt: an instruction with the colour of a cube in it.
+            start: measured state.
+
+        Raises:
+            ValueError: the prompt names no cube.
+            UnreachableError: the cube lies where the arm cannot take it.
+        """
+        x, y, _ = objects[cube_of(prompt)][:3]
+        here = np.append(start[:7], OPEN)
+        pieces = []
+        for seconds, height, gripper in (
+            (1.6, _HOVER_M, OPEN),
+            (1.2, _GRASP_M, OPEN),
+            (0.6, _GRASP_M, CLOSED),
+            (1.4, _LIFT_M, CLOSED),
+            (0.6, _LIFT_M, CLOSED),
+        ):
+            arm = self._solver.solve(np.array([x, y, height]), _HAND_DOWN, here[:7])
+            goal = np.append(arm, gripper)
+            pieces.append(_minimum_jerk(here, goal, seconds))
+            here = goal
+        return np.concatenate(pieces)
+
+
+def _minimum_jerk(
+    start: Float[np.ndarray, "8"], goal: Float[np.ndarray, "8"], seconds: float
+) -> Float[np.ndarray, "steps 8"]:
+    """Joints from rest to rest (Flash & Hogan 1985) in `seconds`, or longer at `TOP_SPEED`; the gripper at once."""
+    seconds = max(seconds, _PEAK_OVER_MEAN_SPEED * float(np.abs(goal[:7] - start[:7]).max()) / TOP_SPEED)
+    steps = int(np.ceil(seconds * CONTROL_HZ))
+    s = np.arange(1, steps + 1)[:, None] / steps
+    motion = start + (goal - start) * (10 * s**3 - 15 * s**4 + 6 * s**5)
+    motion[:, 7] = goal[7]
+    return motion
+
+
+def chunk(plan: Float[np.ndarray, "steps 8"], step: int, horizon: int) -> Float[np.ndarray, "horizon 8"]:
+    """`horizon` DROID actions that follow the plan from `step` on, each from where the one before it leads.
+
+    Past its end the plan's last pose is kept: velocities of zero.
+    """
+    steps = np.minimum(np.arange(step, step + horizon + 1), len(plan) - 1)
+    return np.array([panda.velocity_action(plan[b], plan[a]) for a, b in zip(steps, steps[1:], strict=False)])
