@@ -15,6 +15,7 @@ import numpy as np
 
 from openpi.shared import normalize
 from openpi.shared.nested import apply_tree, flatten_dict, transform_dict, unflatten_dict
+from openpi_client import image_tools
 
 __all__ = [
     "AbsoluteActions",
@@ -46,9 +47,6 @@ __all__ = [
 
 DataDict: TypeAlias = dict[str, Any]
 NormStats: TypeAlias = normalize.NormStats
-
-# Keeps a constant dimension (std or quantile range 0) from dividing by zero.
-EPS = 1e-6
 
 
 @runtime_checkable
@@ -141,7 +139,7 @@ class Normalize(DataTransformFn):
     def __call__(self, data: DataDict) -> DataDict:
         if self.norm_stats is None:
             return data
-        scale = _normalize_quantile if self.use_quantiles else _normalize_zscore
+        scale = normalize.normalize_quantile if self.use_quantiles else normalize.normalize_zscore
         return apply_tree(data, self.norm_stats, scale, strict=self.strict)
 
 
@@ -165,24 +163,33 @@ class Unnormalize(DataTransformFn):
     def __call__(self, data: DataDict) -> DataDict:
         if self.norm_stats is None:
             return data
-        scale = _unnormalize_quantile if self.use_quantiles else _unnormalize_zscore
+        scale = normalize.unnormalize_quantile if self.use_quantiles else normalize.unnormalize_zscore
         return apply_tree(data, self.norm_stats, scale, strict=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class ResizeImages(DataTransformFn):
-    """Resizes every image under "image" ([..., h, w, c] uint8) to `height` by `width`, padding with black."""
+    """Resizes every image under "image" ([..., h, w, c] uint8) to `height` by `width`, padding with black.
+
+    Equal to Pillow's bilinear resize, which the published weights were trained with.
+
+    Raises:
+        ValueError: an image of another size is not uint8.
+    """
 
     height: int
     width: int
 
     def __call__(self, data: DataDict) -> DataDict:
-        from openpi_client import image_tools  # Pillow, needed only here
+        return {**data, "image": {name: self._resized(name, image) for name, image in data["image"].items()}}
 
-        images = {
-            name: image_tools.resize_with_pad(image, self.height, self.width) for name, image in data["image"].items()
-        }
-        return {**data, "image": images}
+    def _resized(self, name: str, image: np.ndarray) -> np.ndarray:
+        if image.shape[-3:-1] != (self.height, self.width) and image.dtype != np.uint8:
+            raise ValueError(
+                f"Image '{name}' is {image.dtype} of shape {image.shape}; only uint8 images can be resized to "
+                f"{self.height} x {self.width}."
+            )
+        return image_tools.resize_with_pad(image, self.height, self.width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,46 +337,6 @@ def _require_quantiles(norm_stats: Mapping[str, Any]) -> None:
                 f"Quantile normalisation needs q01 and q99 for '{key}', and its statistics have none; compute them "
                 "again with `openpi norm-stats`, or use z-score normalisation."
             )
-
-
-def _cut(stat: np.ndarray, x: np.ndarray) -> np.ndarray:
-    if x.shape[-1] > stat.shape[-1]:
-        raise ValueError(
-            f"An array of {x.shape[-1]} values cannot be normalised with statistics of {stat.shape[-1]}; give it the "
-            "length that the statistics were computed with."
-        )
-    return stat[..., : x.shape[-1]]
-
-
-def _normalize_zscore(x: Any, stats: NormStats) -> np.ndarray:
-    x = np.asarray(x)
-    return (x - _cut(stats.mean, x)) / (_cut(stats.std, x) + EPS)
-
-
-def _normalize_quantile(x: Any, stats: NormStats) -> np.ndarray:
-    x = np.asarray(x)
-    low, high = _cut(_given(stats.q01), x), _cut(_given(stats.q99), x)
-    return (x - low) / (high - low + EPS) * 2.0 - 1.0
-
-
-def _unnormalize_zscore(x: Any, stats: NormStats) -> np.ndarray:
-    x = np.asarray(x)
-    dim = x.shape[-1]
-    mean, std = pad_to_dim(stats.mean, dim), pad_to_dim(stats.std, dim, value=1.0)
-    return x * (std[..., :dim] + EPS) + mean[..., :dim]
-
-
-def _unnormalize_quantile(x: Any, stats: NormStats) -> np.ndarray:
-    x = np.asarray(x)
-    low, high = _given(stats.q01)[..., : x.shape[-1]], _given(stats.q99)[..., : x.shape[-1]]
-    dim = low.shape[-1]
-    known = (x[..., :dim] + 1.0) / 2.0 * (high - low + EPS) + low
-    return np.concatenate([known, x[..., dim:]], axis=-1) if dim < x.shape[-1] else known
-
-
-def _given(quantile: np.ndarray | None) -> np.ndarray:
-    assert quantile is not None  # checked when the transform was made
-    return quantile
 
 
 def _shift_actions(data: DataDict, mask: Sequence[bool] | None, sign: int) -> DataDict:

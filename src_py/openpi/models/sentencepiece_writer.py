@@ -44,9 +44,9 @@ def paligemma_from_gemma(tokenizer_json: Mapping[str, Any]) -> bytes:
 
 def serialize(pieces: Iterable[tuple[str, float, int]]) -> bytes:
     """(piece, score, type) in the order of their ids -> a BPE model file that changes no text before encoding it."""
-    from sentencepiece import sentencepiece_model_pb2
+    from sentencepiece import sentencepiece_model_pb2 as format_pb2
 
-    model = sentencepiece_model_pb2.ModelProto()
+    model = format_pb2.ModelProto()  # type: ignore[attr-defined]  # made when the module is imported
     for piece, score, kind in pieces:
         model.pieces.add(piece=piece, score=score, type=kind)
     spec = model.trainer_spec

@@ -7,7 +7,6 @@ import pathlib
 
 DATA_HOME_VARIABLE = "OPENPI_DATA_HOME"
 PALIGEMMA_FILE = pathlib.Path("big_vision") / "paligemma_tokenizer.model"
-SMALL_MODEL = pathlib.Path(__file__).parents[1] / "assets" / "small_tokenizer.model"
 
 
 def data_home() -> pathlib.Path:

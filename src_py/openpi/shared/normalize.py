@@ -12,6 +12,8 @@ import numpy as np
 
 # Quantiles are read off a histogram of this many bins between the smallest and the largest value seen.
 NUM_BINS = 5000
+# Keeps a constant dimension (deviation or quantile range 0) from dividing by zero.
+EPS = 1e-6
 FILE_NAME = "norm_stats.json"
 
 
@@ -119,6 +121,41 @@ class _Histogram:
         return np.clip((values - self._low[dim]) / width, 0, NUM_BINS - 1).astype(np.int64)
 
 
+def normalize_zscore(x: Any, stats: NormStats) -> np.ndarray:
+    """x [..., d] -> zero mean, unit deviation. Statistics longer than d are cut to it.
+
+    Raises (as the next one does):
+        ValueError: x is longer than the statistics.
+    """
+    x = np.asarray(x)
+    return (x - _cut(stats.mean, x)) / (_cut(stats.std, x) + EPS)
+
+
+def normalize_quantile(x: Any, stats: NormStats) -> np.ndarray:
+    """x [..., d] -> q01 at -1, q99 at 1."""
+    x = np.asarray(x)
+    low, high = _cut(_given(stats.q01), x), _cut(_given(stats.q99), x)
+    return (x - low) / (high - low + EPS) * 2.0 - 1.0
+
+
+def unnormalize_zscore(x: Any, stats: NormStats) -> np.ndarray:
+    """Undoes `normalize_zscore`; dimensions past the statistics count as mean 0, deviation 1."""
+    x = np.asarray(x)
+    missing = max(0, x.shape[-1] - stats.mean.shape[-1])
+    mean = np.append(stats.mean, np.zeros(missing))[: x.shape[-1]]
+    std = np.append(stats.std, np.ones(missing))[: x.shape[-1]]
+    return x * (std + EPS) + mean
+
+
+def unnormalize_quantile(x: Any, stats: NormStats) -> np.ndarray:
+    """Undoes `normalize_quantile`; dimensions past the statistics stay as they are."""
+    x = np.asarray(x)
+    low, high = _given(stats.q01)[..., : x.shape[-1]], _given(stats.q99)[..., : x.shape[-1]]
+    dim = low.shape[-1]
+    known = (x[..., :dim] + 1.0) / 2.0 * (high - low + EPS) + low
+    return np.concatenate([known, x[..., dim:]], axis=-1) if dim < x.shape[-1] else known
+
+
 def serialize_json(norm_stats: Mapping[str, NormStats]) -> str:
     """The published file format: {"norm_stats": {key: {"mean": [...], "std": ..., "q01": ..., "q99": ...}}}."""
     entries = {key: {name: _as_list(value) for name, value in vars(stats).items()} for key, stats in norm_stats.items()}
@@ -171,3 +208,18 @@ def _as_list(value: np.ndarray | None) -> list[float] | None:
 def _from_lists(entry: Mapping[str, Any]) -> NormStats:
     arrays = {name: None if entry.get(name) is None else np.asarray(entry[name], np.float64) for name in ("q01", "q99")}
     return NormStats(mean=np.asarray(entry["mean"], np.float64), std=np.asarray(entry["std"], np.float64), **arrays)
+
+
+def _cut(stat: np.ndarray, x: np.ndarray) -> np.ndarray:
+    if x.shape[-1] > stat.shape[-1]:
+        raise ValueError(
+            f"An array of {x.shape[-1]} values cannot be normalised with statistics of {stat.shape[-1]}; give it the "
+            "length that the statistics were computed with."
+        )
+    return stat[..., : x.shape[-1]]
+
+
+def _given(quantile: np.ndarray | None) -> np.ndarray:
+    if quantile is None:
+        raise ValueError("These statistics have no quantiles; compute them again with `openpi norm-stats`.")
+    return quantile

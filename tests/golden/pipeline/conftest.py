@@ -1,0 +1,45 @@
+"""Where the golden vectors of transforms, tokenizers and policies lie."""
+
+import os
+import pathlib
+from collections.abc import Callable
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+REPOSITORY = HERE.parents[2]
+
+
+def golden_roots() -> list[pathlib.Path]:
+    """The whole set where it is at hand, then the part in the repository."""
+    given = os.environ.get("OPENPI_GOLDEN_DIR")
+    whole = pathlib.Path(given) if given else REPOSITORY.parent / "shared" / "golden"
+    return [whole / "public", whole, HERE.parent / "public"]
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], pathlib.Path]:
+    """golden("policy/aloha_pi0") -> its path; skips where that part of the set is not at hand."""
+
+    def find(relative: str) -> pathlib.Path:
+        for root in golden_roots():
+            if (root / relative).exists():
+                return root / relative
+        pytest.skip(f"golden vectors '{relative}' are not at hand; set OPENPI_GOLDEN_DIR to the whole set")
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_model() -> pathlib.Path:
+    """The small SentencePiece model that the vectors were made with."""
+    return HERE.parent / "assets" / "tiny_sp.model"
+
+
+@pytest.fixture(scope="session")
+def fast_folder(golden: Callable[[str], pathlib.Path], tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The small FAST tokenizer of the vectors, laid out as a Hugging Face folder."""
+    folder = tmp_path_factory.mktemp("fast")
+    (folder / "tokenizer.json").write_bytes(golden("tokenizer/tiny_fast_tokenizer.json").read_bytes())
+    (folder / "processor_config.json").write_bytes(golden("tokenizer/tiny_fast_config.json").read_bytes())
+    return folder
