@@ -1,5 +1,6 @@
 """Scripted expert: reach for the cube that the prompt names, grasp it, lift it."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -91,4 +92,4 @@ def chunk(plan: Float[np.ndarray, "steps 8"], step: int, horizon: int) -> Float[
     Past its end the plan's last pose is kept: velocities of zero.
     """
     steps = np.minimum(np.arange(step, step + horizon + 1), len(plan) - 1)
-    return np.array([panda.velocity_action(plan[b], plan[a]) for a, b in zip(steps, steps[1:], strict=False)])
+    return np.array([panda.velocity_action(plan[b], plan[a]) for a, b in itertools.pairwise(steps)])
