@@ -9,7 +9,8 @@ from flax import nnx
 
 from openpi.models import model as _model
 from openpi.models import pi0_config
-from openpi.training import data_config, optimizer, options, weight_loaders
+from openpi.training import data_config, options, weight_loaders
+from openpi.training import optimizer as _optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class TrainConfig:
         resume: go on from the newest checkpoint.
         policy_metadata: told to clients by the policy server.
         fsdp_devices: devices that share one copy of the model.
+        loop: what the training loop can do beyond the published configs.
         loop: what the training loop does beyond that: validation, accumulation, real-time chunking, logs.
     """
 
@@ -47,8 +49,8 @@ class TrainConfig:
     weight_loader: weight_loaders.WeightLoader = dataclasses.field(default_factory=weight_loaders.NoOpWeightLoader)
     pytorch_weight_path: str | None = None
     pytorch_training_precision: str = "bfloat16"
-    lr_schedule: optimizer.LRScheduleConfig = dataclasses.field(default_factory=optimizer.CosineDecaySchedule)
-    optimizer: optimizer.OptimizerConfig = dataclasses.field(default_factory=optimizer.AdamW)
+    lr_schedule: _optimizer.LRScheduleConfig = dataclasses.field(default_factory=_optimizer.CosineDecaySchedule)
+    optimizer: _optimizer.OptimizerConfig = dataclasses.field(default_factory=_optimizer.AdamW)
     ema_decay: float | None = 0.99
     freeze_filter: tyro.conf.Suppress[nnx.filterlib.Filter] = dataclasses.field(default_factory=nnx.Nothing)
     data: data_config.DataConfigFactory = dataclasses.field(default_factory=data_config.FakeDataConfig)

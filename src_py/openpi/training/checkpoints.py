@@ -1,0 +1,213 @@
+"""Checkpoints of a training run, in the published layout.
+
+    <run>/<step>/params/                        the weights to deploy: the moving average where there is one
+    <run>/<step>/train_state/                   all the rest that training needs to go on
+    <run>/<step>/assets/<asset_id>/norm_stats.json
+
+Orbax writes a step into a temporary folder and renames it when it is whole, so a kill or a full disk during a save
+leaves the earlier steps as they were.
+"""
+
+import asyncio
+import logging
+import pathlib
+import shutil
+from typing import Any, Protocol
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import future as ocp_future
+
+from openpi.shared import normalize
+from openpi.training import data_loader as _data_loader
+from openpi.training import utils
+
+logger = logging.getLogger(__name__)
+
+# Writing a big model to slow storage takes long; waiting for ever would hide that it hangs.
+SAVE_TIMEOUT_SECS = 7200
+
+
+def initialize_checkpoint_dir(
+    checkpoint_dir: pathlib.Path | str,
+    *,
+    keep_period: int | None,
+    overwrite: bool,
+    resume: bool,
+    keep_last: int = 1,
+) -> tuple[ocp.CheckpointManager, bool]:
+    """A manager for the run's folder, and whether there is a checkpoint to resume from.
+
+    Args:
+        keep_period: steps that are multiples of it stay for ever; None for none.
+        overwrite: delete what the folder holds.
+        resume: go on with what the folder holds.
+        keep_last: how many of the newest steps stay.
+
+    Raises:
+        FileExistsError: the folder exists, and neither overwrite nor resume is set.
+    """
+    folder = pathlib.Path(checkpoint_dir).resolve()
+    exists = folder.exists()
+    if exists and overwrite and jax.process_index() == 0:
+        shutil.rmtree(folder)
+        logger.info("Deleted the earlier run in %s.", folder)
+    elif exists and not resume and not overwrite:
+        raise FileExistsError(
+            f"There is a run in {folder} already. Resume it (--resume), delete it (--overwrite), or choose another "
+            "--exp-name."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    manager = ocp.CheckpointManager(
+        folder,
+        item_handlers={
+            "assets": CallbackHandler(),
+            "train_state": ocp.PyTreeCheckpointHandler(),
+            "params": ocp.PyTreeCheckpointHandler(),
+        },
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=keep_last,
+            keep_period=keep_period,
+            create=False,
+            async_options=ocp.AsyncOptions(timeout_secs=SAVE_TIMEOUT_SECS),
+        ),
+    )
+    steps = manager.all_steps()
+    if resume and not steps:
+        logger.info("There is no checkpoint in %s to resume from; training starts at step 0.", folder)
+    return manager, resume and bool(steps)
+
+
+def save_state(
+    checkpoint_manager: ocp.CheckpointManager,
+    state: utils.TrainState,
+    data_loader: _data_loader.DataLoader,
+    step: int,
+) -> None:
+    """Start saving a step: weights, training state, and the data's statistics. Returns before it is on disk."""
+    train_state, params = _split_params(state)
+    items = {
+        "assets": CallbackSave(_AssetsWriter(data_loader)),
+        "train_state": ocp.args.PyTreeSave(train_state),
+        "params": ocp.args.PyTreeSave({"params": params}),
+    }
+    checkpoint_manager.save(step, args=ocp.args.Composite(**items))
+
+
+def restore_state(
+    checkpoint_manager: ocp.CheckpointManager,
+    state: utils.TrainState,
+    data_loader: _data_loader.DataLoader,
+    step: int | None = None,
+) -> utils.TrainState:
+    """The state that was saved at `step`, default the newest.
+
+    Args:
+        state: a state of the same structure, arrays or `jax.ShapeDtypeStruct`s with shardings.
+
+    Raises:
+        FileNotFoundError: there is no such step.
+        ValueError: the step cannot be read, or was saved with another model or optimizer.
+    """
+    del data_loader  # part of the published signature; the loader's position follows from the step
+    wanted = checkpoint_manager.latest_step() if step is None else step
+    if wanted not in checkpoint_manager.all_steps():
+        raise FileNotFoundError(
+            f"There is no step {wanted} in {checkpoint_manager.directory}; "
+            f"there are {sorted(checkpoint_manager.all_steps())}."
+        )
+    train_state, params = _split_params(state)
+    targets = {"train_state": train_state, "params": {"params": params}}
+    args = {
+        name: ocp.args.PyTreeRestore(item=tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
+        for name, tree in targets.items()
+    }
+    try:
+        restored = checkpoint_manager.restore(wanted, args=ocp.args.Composite(**args))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Step {wanted} in {checkpoint_manager.directory} cannot be restored: it is damaged, or another model, "
+            f"optimizer or ema_decay wrote it than the config's. ({error})"
+        ) from error
+    return _merge_params(restored["train_state"], restored["params"]["params"])
+
+
+def load_norm_stats(assets_dir: epath.Path | pathlib.Path | str, asset_id: str) -> dict[str, normalize.NormStats]:
+    """The statistics a checkpoint's `assets` folder has for `asset_id`.
+
+    Raises:
+        FileNotFoundError: it has none; the message lists those there are.
+        ValueError: they are malformed.
+    """
+    folder = pathlib.Path(assets_dir)
+    try:
+        return normalize.load(folder / asset_id)
+    except FileNotFoundError as error:
+        there = sorted(str(p.parent.relative_to(folder)) for p in folder.rglob(normalize.FILE_NAME))
+        hint = f"it has statistics for {', '.join(there)}" if there else "it has no statistics at all"
+        raise FileNotFoundError(
+            f"There are no normalisation statistics for asset_id '{asset_id}' in {folder}; {hint}."
+        ) from error
+
+
+def _split_params(state: utils.TrainState) -> tuple[utils.TrainState, Any]:
+    """The state without the weights that are deployed, and these."""
+    if state.ema_params is not None:
+        return state.replace(ema_params=None), state.ema_params
+    return state.replace(params={}), state.params
+
+
+def _merge_params(train_state: utils.TrainState, params: Any) -> utils.TrainState:
+    # Without an average the deployed weights are the trained ones, and train_state holds none.
+    if train_state.params:
+        return train_state.replace(ema_params=params)
+    return train_state.replace(params=params)
+
+
+class _AssetsWriter:
+    """Writes the statistics that the data loader normalises with."""
+
+    def __init__(self, data_loader: _data_loader.DataLoader) -> None:
+        self._data_config = data_loader.data_config()
+
+    def __call__(self, directory: epath.Path) -> None:
+        stats, asset_id = self._data_config.norm_stats, self._data_config.asset_id
+        if stats is not None and asset_id is not None:
+            normalize.save(pathlib.Path(directory) / asset_id, stats)
+
+
+class Callback(Protocol):
+    """Writes files of its own into a checkpoint."""
+
+    def __call__(self, directory: epath.Path) -> None: ...
+
+
+class CallbackHandler(ocp.AsyncCheckpointHandler):
+    """Lets a function write an item of a checkpoint. Nothing is read back through Orbax."""
+
+    def save(self, directory: epath.Path, args: "CallbackSave") -> None:
+        if jax.process_index() == 0:
+            args.callback(directory)
+
+    async def async_save(self, directory: epath.Path, args: "CallbackSave") -> list[ocp_future.Future]:
+        async def write() -> None:
+            await asyncio.to_thread(self.save, directory, args)
+
+        return [ocp_future.CommitFutureAwaitingContractedSignals(write())]
+
+    def restore(self, *args: Any, **kwargs: Any) -> None:
+        raise ValueError("A callback's files are read where they are needed (see load_norm_stats), not through Orbax.")
+
+
+@ocp.args.register_with_handler(CallbackHandler, for_save=True)
+class CallbackSave(ocp.args.CheckpointArgs):
+    """The function that writes the item."""
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback = callback
+
+
+@ocp.args.register_with_handler(CallbackHandler, for_restore=True)
+class CallbackRestore(ocp.args.CheckpointArgs):
+    """Nothing to say when restoring."""
