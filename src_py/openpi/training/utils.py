@@ -8,8 +8,7 @@ import optax
 from flax import nnx, struct
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """Everything that a checkpoint needs so that training goes on exactly.
 
     Attributes:

@@ -96,7 +96,7 @@ def _pen_uncap(name: str, base: str) -> TrainConfig:
 
 def _sim_small() -> TrainConfig:
     """A pi0 of under a million parameters on the simulated ALOHA: same path and sizes of input, any computer."""
-    expert = {"depth": 2, "mlp_dim": 128, "num_heads": 4, "num_kv_heads": 1, "head_dim": 16}
+    transformer = gemma.Config(width=64, depth=2, mlp_dim=128, num_heads=4, num_kv_heads=1, head_dim=16)
     return TrainConfig(
         name="pi0_aloha_sim_small",
         model=pi0_config.Pi0Config(
@@ -104,9 +104,9 @@ def _sim_small() -> TrainConfig:
             action_horizon=50,
             max_token_len=32,
             dtype="float32",
-            paligemma_variant=gemma.Config(width=64, **expert),
-            action_expert_variant=gemma.Config(width=64, **expert),
-            vision_variant=siglip.Config(width=64, depth=2, mlp_dim=128, num_heads=4, patch_size=28),
+            paligemma_variant=transformer,
+            action_expert_variant=transformer,
+            vision_variant=siglip.Config(width=64, depth=2, mlp_dim=128, num_heads=4, patch_size=(28, 28)),
             vocab_size=2048,
         ),
         data=LeRobotAlohaDataConfig(
