@@ -51,8 +51,8 @@ def check_model_inputs(inputs: Mapping[str, Any], action_dim: int | None) -> Non
         ValueError: the state is no finite vector of that length; an image is no uint8 or float (-1 to 1)
             [h, w, 3]; there are no images.
     """
-    state = np.asarray(inputs["state"]) if "state" in inputs else np.zeros(())
-    if state.ndim != 1 or action_dim not in (None, state.shape[0]):
+    state = np.asarray(inputs.get("state", np.nan))
+    if state.ndim != 1 or action_dim not in (None, len(state)):
         raise ValueError(f"The model's state has shape {state.shape}; it must be [{action_dim or 'values'}].")
     check_finite("state", state)
     images = inputs.get("image", inputs.get("images"))

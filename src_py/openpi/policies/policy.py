@@ -41,7 +41,9 @@ class Policy(BasePolicy):
         self._output_transform = _transforms.compose(output_transforms)
         self._metadata = metadata or {}
         self._action_horizon, self._action_dim = _model_sizes(model)
-        self._takes_previous_actions = samplers.accepts_previous_actions(model)
+        self._takes_previous_actions = samplers.accepts(model, "prev_actions")
+        self._takes_noise = samplers.accepts(model, "noise")
+        samplers.check_sample_kwargs(model, sample_kwargs or {})
         self._sample: samplers.Sampler
         if is_pytorch:
             self._sample = samplers.TorchSampler(model, device or pytorch_device, sample_kwargs or {})
@@ -105,6 +107,8 @@ class Policy(BasePolicy):
         return [self._result(state, chunk, infer_ms) for state, chunk in zip(batch["state"], actions, strict=True)]
 
     def _batched_noise(self, noise: np.ndarray, size: int) -> np.ndarray:
+        if not self._takes_noise:
+            raise ValueError("This model starts from no noise (pi0-FAST decodes tokens); leave `noise` out.")
         noise = np.asarray(noise, np.float32)
         batched = noise[None] if noise.ndim == 2 else noise
         expected = (size, self._action_horizon, self._action_dim)

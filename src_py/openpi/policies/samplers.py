@@ -35,7 +35,7 @@ class JaxSampler:
         self._rng = jax.random.key(0) if rng is None else rng
 
         def sample(state: nnx.State, rng: jax.Array, batch: Any, arguments: Any) -> jax.Array:
-            observation = _model.Observation.from_dict(batch)
+            observation: _model.Observation = _model.Observation.from_dict(batch)
             return nnx.merge(graphdef, state).sample_actions(rng, observation, **{**sample_kwargs, **arguments})
 
         self._sample = jax.jit(sample)
@@ -60,7 +60,7 @@ class TorchSampler:
     def __call__(self, batch: Batch, arguments: Mapping[str, Any]) -> tuple[np.ndarray, float]:
         import torch
 
-        observation = _model.Observation.from_dict(jax.tree.map(self._tensor, dict(batch)))
+        observation: _model.Observation = _model.Observation.from_dict(jax.tree.map(self._tensor, dict(batch)))
         further = {name: self._tensor(value) if np.ndim(value) else value.item() for name, value in arguments.items()}
         self._synchronise()
         start = time.perf_counter()
@@ -83,9 +83,17 @@ class TorchSampler:
             torch.cuda.synchronize(self._device)
 
 
-def accepts_previous_actions(model: Any) -> bool:
-    """Whether `sample_actions` of this model knows real-time chunking."""
-    return "prev_actions" in inspect.signature(model.sample_actions).parameters
+def accepts(model: Any, argument: str) -> bool:
+    """Whether `sample_actions` of this model takes that argument."""
+    parameters = inspect.signature(model.sample_actions).parameters
+    return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def check_sample_kwargs(model: Any, sample_kwargs: Mapping[str, Any]) -> None:
+    """Raises ValueError for arguments that `sample_actions` of this model does not take, and names those it does."""
+    if unknown := [name for name in sample_kwargs if not accepts(model, name)]:
+        parameters = [name for name in inspect.signature(model.sample_actions).parameters if name != "self"]
+        raise ValueError(f"sample_actions of {type(model).__name__} takes no {unknown}; its arguments: {parameters}.")
 
 
 def _milliseconds_since(start: float) -> float:
