@@ -130,7 +130,7 @@ def restore_state(
             f"Step {wanted} in {checkpoint_manager.directory} cannot be restored: it is damaged, or another model, "
             f"optimizer or ema_decay wrote it than the config's. ({error})"
         ) from error
-    return _merge_params(restored["train_state"], restored["params"]["params"])
+    return _merge_params(state, restored["train_state"], restored["params"]["params"])
 
 
 def load_norm_stats(assets_dir: epath.Path | pathlib.Path | str, asset_id: str) -> dict[str, normalize.NormStats]:
@@ -151,18 +151,24 @@ def load_norm_stats(assets_dir: epath.Path | pathlib.Path | str, asset_id: str) 
         ) from error
 
 
-def _split_params(state: utils.TrainState) -> tuple[utils.TrainState, Any]:
-    """The state without the weights that are deployed, and these."""
-    if state.ema_params is not None:
-        return state.replace(ema_params=None), state.ema_params
-    return state.replace(params={}), state.params
+def _split_params(state: utils.TrainState) -> tuple[dict[str, Any], Any]:
+    """What goes into `train_state`, and the weights to deploy, which are stored only once."""
+    deployed = state.params if state.ema_params is None else state.ema_params
+    rest = {
+        "step": state.step,
+        "params": {} if state.ema_params is None else state.params,
+        "model_def": None,  # the published layout has this entry
+        "opt_state": state.opt_state,
+        "ema_params": None,
+    }
+    return rest, deployed
 
 
-def _merge_params(train_state: utils.TrainState, params: Any) -> utils.TrainState:
-    # Without an average the deployed weights are the trained ones, and train_state holds none.
-    if train_state.params:
-        return train_state.replace(ema_params=params)
-    return train_state.replace(params=params)
+def _merge_params(state: utils.TrainState, rest: dict[str, Any], deployed: Any) -> utils.TrainState:
+    common = {"step": rest["step"], "opt_state": rest["opt_state"]}
+    if state.ema_params is None:
+        return state.replace(params=deployed, **common)
+    return state.replace(params=rest["params"], ema_params=deployed, **common)
 
 
 class _AssetsWriter:
