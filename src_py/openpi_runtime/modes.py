@@ -64,7 +64,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 
 
 class ModeMachine:
-    """Holds the state and why it is what it is. `reason` is empty while RUNNING or IDLE undisturbed."""
+    """Holds the state and why it is what it is. `reason` is empty while IDLE or RUNNING."""
 
     def __init__(self) -> None:
         self.state = State.IDLE
@@ -83,7 +83,7 @@ class ModeMachine:
         target = TRANSITIONS.get((self.state, event), self.state)
         changed = target is not self.state
         if changed or (target is State.WAITING and event is Event.DATA_LOST):
-            self.reason = reason
+            self.reason = reason if target.mode in (Mode.HOLD, Mode.ESTOP) else ""
         self.state = target
         return changed
 

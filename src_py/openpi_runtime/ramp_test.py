@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from openpi_runtime.ramp import Ramp
+
+
+def run(ramp: Ramp, start: float, targets: list[float]) -> list[float]:
+    last, path = np.array([start]), []
+    for target in targets:
+        last = ramp.step(last, np.array([target]))
+        path.append(float(last[0]))
+    return path
+
+
+def test_is_nothing_until_started() -> None:
+    assert run(Ramp(np.ones(1), 0.1), 0.0, [5.0]) == [5.0]
+
+
+def test_approaches_at_its_speed_then_lets_go() -> None:
+    ramp = Ramp(np.ones(1), 0.1)
+    ramp.start()
+    assert run(ramp, 0.0, [0.35] * 5) == pytest.approx([0.1, 0.2, 0.3, 0.35, 0.35])
+    assert not ramp.active
+    assert run(ramp, 0.35, [3.0]) == [3.0]
+
+
+def test_catches_a_target_that_moves_faster_than_the_ramp() -> None:
+    ramp = Ramp(np.ones(1), 0.1)
+    ramp.start()
+    path = run(ramp, 0.0, [0.2, 0.4, 0.6])
+    assert path == pytest.approx([0.1, 0.4, 0.6])
+
+
+def test_all_columns_arrive_before_it_ends() -> None:
+    ramp = Ramp(np.ones(2), 0.1)
+    ramp.start()
+    assert ramp.step(np.zeros(2), np.array([0.05, 0.5])) == pytest.approx([0.05, 0.1])
+    assert ramp.active

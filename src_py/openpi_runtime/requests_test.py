@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+
+from openpi_runtime.chunk import ActionChunk
+from openpi_runtime.modes import Mode
+from openpi_runtime.requests import Progress, RequestPlanner, shifted
+
+PERIOD_NS = 20_000_000
+
+
+def chunk(chunk_id: int, step: int) -> ActionChunk:
+    return ActionChunk(
+        chunk_id=chunk_id,
+        stamp_ns=step * PERIOD_NS,
+        period_ns=PERIOD_NS,
+        actions=np.arange(50.0)[:, None],
+        action_names=("a",),
+    )
+
+
+def progress(chunk_id: int, next_step: int, mode: Mode = Mode.RUNNING, left: int | None = None) -> Progress:
+    steps_left = 50 - next_step if left is None else left
+    return Progress(mode=mode, chunk_id=chunk_id, next_step=next_step, steps_left=steps_left)
+
+
+def running(strategy: str, **params: int) -> RequestPlanner:
+    """A planner whose first chunk, from step 0, was entered at step 4 after 0.08 s."""
+    planner = RequestPlanner(strategy, PERIOD_NS, **params)
+    planner.on_progress(progress(0, 0, Mode.HOLD))
+    assert planner.due(0)
+    assert planner.ask(0) == {}
+    planner.answered(chunk(1, 0), 0.08)
+    planner.on_progress(progress(1, 5))
+    return planner
+
+
+def test_asks_nothing_while_idle_or_stopped() -> None:
+    planner = RequestPlanner("latest", PERIOD_NS)
+    for mode, due in ((Mode.IDLE, False), (Mode.ESTOP, False), (Mode.HOLD, True)):
+        planner.on_progress(progress(0, 0, mode))
+        assert planner.due(0) is due
+
+
+def test_one_request_at_a_time_and_none_twice_from_one_observation() -> None:
+    planner = RequestPlanner("latest", PERIOD_NS, interval_steps=1)
+    planner.on_progress(progress(0, 0, Mode.HOLD))
+    planner.ask(0)
+    assert not planner.due(PERIOD_NS)
+    planner.failed()
+    assert not planner.due(0)
+    assert planner.due(PERIOD_NS)
+
+
+def test_asks_again_after_the_interval() -> None:
+    planner = running("latest", interval_steps=25)
+    assert not planner.due(24 * PERIOD_NS)
+    assert planner.due(25 * PERIOD_NS)
+    assert running("latest", interval_steps=1).due(PERIOD_NS)
+
+
+def test_hold_asks_at_once() -> None:
+    planner = running("latest", interval_steps=25)
+    planner.on_progress(progress(1, 10, Mode.HOLD))
+    assert planner.due(11 * PERIOD_NS)
+
+
+def test_open_loop_asks_when_its_steps_are_done() -> None:
+    planner = running("open_loop")
+    planner.on_progress(progress(1, 24, left=1))
+    assert not planner.due(30 * PERIOD_NS)
+    planner.on_progress(progress(1, 25, left=0))
+    assert planner.due(31 * PERIOD_NS)
+
+
+def test_rtc_sends_the_rest_of_the_chunk_with_the_measured_delay() -> None:
+    fields = running("rtc").ask(25 * PERIOD_NS)
+    assert fields["rtc/prev_actions"][:, 0].tolist() == [*range(25, 50), *[49] * 25]
+    assert fields["rtc/prev_valid"] == 25
+    assert fields["rtc/delay"] == 4
+    assert fields["rtc/execution_horizon"] == 25
+    assert fields["rtc/guidance_weight"] == 5.0
+
+
+def test_rtc_starts_afresh_after_a_hold_and_beyond_the_chunk() -> None:
+    planner = running("rtc")
+    assert planner.ask(60 * PERIOD_NS) == {}
+    planner.failed()
+    planner.on_progress(progress(1, 50, Mode.HOLD))
+    assert planner.ask(30 * PERIOD_NS) == {}
+
+
+def test_rtc_fixed_delay_is_bounded_by_what_is_left() -> None:
+    assert running("rtc", delay=20).ask(40 * PERIOD_NS)["rtc/delay"] == 10
+
+
+def test_other_strategies_send_nothing() -> None:
+    assert running("latest").ask(25 * PERIOD_NS) == {}
+
+
+def test_reset_forgets_all_but_latency() -> None:
+    planner = running("rtc")
+    planner.reset()
+    assert planner.due(0)
+    assert planner.ask(0) == {}
+    assert planner.latency.requests == 1
+
+
+@pytest.mark.parametrize(("shift", "first", "last"), [(0, 0, 4), (3, 3, 4), (9, 4, 4)])
+def test_shifted_repeats_the_last_row(shift: int, first: int, last: int) -> None:
+    rows = shifted(np.arange(5.0)[:, None], shift)
+    assert rows.shape == (5, 1)
+    assert (rows[0, 0], rows[-1, 0]) == (first, last)

@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import pytest
+
+from openpi_runtime.conftest import TWIN
+from openpi_runtime.located_yaml import SpecError
+from openpi_runtime.robots import RobotSpec, available_robots, load_robot
+
+
+def test_aloha_layout() -> None:
+    spec = load_robot("aloha")
+    left, right = spec.groups
+    assert len(spec.state) == len(spec.action) == 14
+    assert spec.period_ns == 20_000_000
+    assert spec.executed_steps == 25
+    assert left.joints == ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
+    assert spec.group_columns(left) == list(range(7))
+    assert spec.group_columns(right) == list(range(7, 14))
+    assert [i for i, column in enumerate(spec.action) if spec.is_gripper(column)] == [6, 13]
+    assert [camera.name for camera in spec.cameras if camera.required] == [
+        "cam_high",
+        "cam_left_wrist",
+        "cam_right_wrist",
+    ]
+
+
+def test_aloha_gripper_calibrations() -> None:
+    gripper = load_robot("aloha").groups[0].gripper
+    assert gripper is not None
+    usual, other = gripper.calibrations["trossen"], gripper.calibrations["interbotix"]
+    assert gripper.calibration == usual
+    assert usual.position.fraction(0.058) == 1.0
+    assert usual.position.fraction(0.01844) == 0.0
+    assert (usual.joint.at(0.0), usual.joint.at(1.0)) == pytest.approx((-0.6213, 1.4910))
+    assert (other.joint.at(0.0), other.joint.at(1.0)) == pytest.approx((0.6197, 1.6214))
+
+
+def test_every_robot_in_the_configuration_loads() -> None:
+    assert "aloha" in available_robots()
+    for name in available_robots():
+        assert load_robot(name).name == name
+
+
+def test_unknown_robot_names_the_known_ones() -> None:
+    with pytest.raises(SpecError, match=r"no robot 'alhoa'; known: .*aloha"):
+        load_robot("alhoa")
+
+
+def test_missing_file_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cannot be read"):
+        load_robot(tmp_path / "none.yaml")
+
+
+def test_the_configuration_folder_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "robots").mkdir()
+    (tmp_path / "robots" / "mine.yaml").write_text(TWIN)
+    monkeypatch.setenv("OPENPI_CONFIG_DIR", str(tmp_path))
+    assert load_robot("mine").name == "twin"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("rate_hz: 50", "rate_hz: -1", 3, "rate_hz is -1; allowed: a number from 0.1 to 1000"),
+        (
+            "executed_steps: 5",
+            "executed_steps: 2.5",
+            4,
+            "is 2.5; allowed: a whole number from 1 to 1000",
+        ),
+        ("executed_steps: 5", "executed: 5", 2, "lacks the field 'executed_steps'"),
+        ("urdf: twin.urdf", "urdf: twin.urdf\nspeed: 3", 6, "speed is not a known field; allowed: name, rate_hz"),
+        ("role: base", "role: front", 14, r"cameras\[0\].role is 'front'; allowed: base, left_wrist"),
+        ("required: true", "required: 1", 14, "required is 1; allowed: true or false"),
+        ("topic: top/image_raw", "topic: /top/image_raw", 14, "allowed: a relative topic name"),
+        ("forward: {topic: right", "forwards: {topic: right", 12, "allowed: joint_trajectory, forward, interbotix"),
+        ("unit: rad, group: right", "unit: deg, group: right", 18, r"state\[2\].unit is 'deg'; allowed: rad"),
+        ("group: right, joint: elbow", "group: middle, joint: elbow", 18, "is 'middle'; allowed: left, right"),
+        ("group: right, joint: elbow", "group: right, joint: knee", 18, "is 'knee'; allowed: elbow, gripper"),
+        ("name: right_elbow", "name: left_elbow", 15, "names 'left_elbow' more than once"),
+        ("calibration: usual", "calibration: other", 8, "calibration is 'other'; allowed: usual"),
+        ("{closed: 0.0, open: 0.05}", "{closed: 0.05, open: 0.05}", 9, "two different values"),
+        (
+            "joints: [elbow], joint_states: right",
+            "joints: [], joint_states: right",
+            11,
+            "a list with at least one",
+        ),
+        ("group: right, joint: gripper", "group: right, joint: elbow", 15, "commands joint 'elbow' of group 'right' 2"),
+    ],
+)
+def test_errors_say_where_and_what_is_allowed(tmp_path: Path, old: str, new: str, line: int, message: str) -> None:
+    path = tmp_path / "robot.yaml"
+    assert old in TWIN
+    path.write_text(TWIN.replace(old, new))
+    with pytest.raises(SpecError, match=message) as error:
+        load_robot(path)
+    assert str(error.value).startswith(f"{path}, line {line}:")
+
+
+@pytest.mark.parametrize("text", ["", "name: [", "- 1"])
+def test_what_is_no_description_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "robot.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=r"robot\.yaml"):
+        load_robot(path)
+
+
+def test_specs_cannot_be_changed(twin: RobotSpec) -> None:
+    with pytest.raises(AttributeError):
+        twin.rate_hz = 10  # type: ignore[misc]
