@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,20 +83,20 @@ class Rig:
             topic = f"{side}/joint_states"
             self.executor.on_joint_state(topic, self.now_ns, ["finger", "elbow"], values, self.now_ns)
 
-    def chunk(self, actions: np.ndarray | float, stamp_ns: int | None = None, **changes: object) -> ActionChunk:
+    def chunk(self, actions: np.ndarray | float, stamp_ns: int | None = None, **changes: Any) -> ActionChunk:
         """A chunk stamped now; one number: 50 steps of it on every joint."""
         self.chunk_id += 1
         rows = np.full((50, 4), actions) if np.isscalar(actions) else np.asarray(actions, dtype=np.float64)
-        fields: dict[str, object] = {
+        fields: dict[str, Any] = {
             "chunk_id": self.chunk_id,
             "stamp_ns": self.now_ns if stamp_ns is None else stamp_ns,
             "period_ns": PERIOD_NS,
             "actions": rows,
             "action_names": self.spec.action_names,
         }
-        return ActionChunk(**(fields | changes))  # type: ignore[arg-type]
+        return ActionChunk(**(fields | changes))
 
-    def send(self, actions: np.ndarray | float, **changes: object) -> str:
+    def send(self, actions: np.ndarray | float, **changes: Any) -> str:
         """Sends a chunk stamped now."""
         return self.executor.on_chunk(self.chunk(actions, **changes), self.now_ns)
 
