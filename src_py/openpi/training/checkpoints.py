@@ -8,7 +8,6 @@ Orbax writes a step into a temporary folder and renames it when it is whole, so 
 leaves the earlier steps as they were.
 """
 
-import asyncio
 import logging
 import pathlib
 import shutil
@@ -197,8 +196,8 @@ class CallbackHandler(ocp.AsyncCheckpointHandler):
             args.callback(directory)
 
     async def async_save(self, directory: epath.Path, args: "CallbackSave") -> list[ocp_future.Future]:
-        async def write() -> None:
-            await asyncio.to_thread(self.save, directory, args)
+        async def write() -> None:  # runs in a thread of its own
+            self.save(directory, args)
 
         return [ocp_future.CommitFutureAwaitingContractedSignals(write())]
 

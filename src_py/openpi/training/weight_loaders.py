@@ -50,7 +50,13 @@ class CheckpointWeightLoader(WeightLoader):
 
     def load(self, params: Params) -> Params:
         path = download.maybe_download(self.params_path)
-        return merge_params(_model.restore_params(path, restore_type=np.ndarray), params, may_miss=".*lora.*")
+        loaded = _model.restore_params(path, restore_type=np.ndarray)
+        try:
+            return merge_params(loaded, params, may_miss=".*lora.*")
+        except ValueError as error:
+            from openpi.training import fitting  # which knows all configs, and so this module
+
+            raise ValueError(f"{self.params_path}: {error}\n{fitting.describe(loaded)}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,4 +101,6 @@ def merge_params(loaded: Params, params: Params, *, may_miss: str) -> Params:
 def _misfit(missing: list[str], other_shape: list[str], new: Params, old: Params) -> str:
     lines = [f"  missing: {path} {old[path].shape}" for path in missing]
     lines += [f"  other shape: {path} {new[path].shape}, the model has {old[path].shape}" for path in other_shape]
-    return "\n".join(["The weights do not fit the model; load those of the same model, or change the config's.", *lines])
+    return "\n".join(
+        ["The weights do not fit the model; load those of the same model, or change the config's.", *lines]
+    )
