@@ -13,8 +13,6 @@ class LoopOptions:
     Attributes:
         grad_accum_steps: the batch is worked off in so many equal parts, whose gradients are averaged.
         decay_matrices_only: weight decay leaves vectors (biases, norms) alone.
-        rtc_max_delay: training-time real-time chunking (arXiv 2512.05964): each sample gets a delay of 0 to this many
-            steps, whose actions are given clean and are not learned. 0 switches it off.
         episodes: train on these episodes of the data set only.
         on_bad_data: "raise" at a sample that cannot be used, or "skip" it and count.
         val_fraction: share of the episodes held out for validation.
@@ -27,7 +25,6 @@ class LoopOptions:
 
     grad_accum_steps: int = 1
     decay_matrices_only: bool = False
-    rtc_max_delay: int = 0
     episodes: tuple[int, ...] | None = None
     on_bad_data: Literal["raise", "skip"] = "raise"
     val_fraction: float = 0.0
@@ -38,10 +35,8 @@ class LoopOptions:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        if self.grad_accum_steps < 1 or self.keep_last < 1 or self.rtc_max_delay < 0:
-            raise ValueError(
-                f"grad_accum_steps ({self.grad_accum_steps}) and keep_last ({self.keep_last}) must be at least 1, "
-                f"rtc_max_delay ({self.rtc_max_delay}) at least 0."
-            )
+        for name in ("grad_accum_steps", "val_interval", "val_batches", "keep_last"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, it is {getattr(self, name)}.")
         if not 0.0 <= self.val_fraction < 1.0:
             raise ValueError(f"val_fraction must be in [0, 1), it is {self.val_fraction}.")

@@ -39,7 +39,7 @@ class TrainConfig:
         policy_metadata: told to clients by the policy server.
         fsdp_devices: devices that share one copy of the model.
         loop: what the training loop can do beyond the published configs.
-        loop: what the training loop does beyond that: validation, accumulation, real-time chunking, logs.
+        loop: what the training loop does beyond that: validation, accumulation, logs.
     """
 
     name: tyro.conf.Suppress[str]
@@ -52,7 +52,8 @@ class TrainConfig:
     lr_schedule: _optimizer.LRScheduleConfig = dataclasses.field(default_factory=_optimizer.CosineDecaySchedule)
     optimizer: _optimizer.OptimizerConfig = dataclasses.field(default_factory=_optimizer.AdamW)
     ema_decay: float | None = 0.99
-    freeze_filter: tyro.conf.Suppress[nnx.filterlib.Filter] = dataclasses.field(default_factory=nnx.Nothing)
+    # Any and not nnx.filterlib.Filter: its definition refers to itself, which tyro cannot resolve.
+    freeze_filter: tyro.conf.Suppress[Any] = dataclasses.field(default_factory=nnx.Nothing)
     data: data_config.DataConfigFactory = dataclasses.field(default_factory=data_config.FakeDataConfig)
     assets_base_dir: str = "./assets"
     checkpoint_base_dir: str = "./checkpoints"

@@ -94,6 +94,14 @@ class LeRobotDataset:
         end = int(self._ends[position])
         return range(end - self._episodes[position].length, end)
 
+    def column(self, key: str) -> np.ndarray:
+        """All values of a feature that is no image, [frames, ...]."""
+        parts = [
+            self._rows(episode, key)[episode.first_row : episode.first_row + episode.length]
+            for episode in self._episodes
+        ]
+        return np.concatenate(parts)
+
     def problems(self, keys: Sequence[str] | None = None, *, decode: bool = False) -> Iterator[BadSampleError]:
         """Look through the whole dataset: one error for each episode or frame that cannot be used.
 

@@ -1,0 +1,223 @@
+"""Normalisation statistics of a config's dataset, and what looks wrong in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+from openpi import transforms as _transforms
+from openpi.shared import normalize
+from openpi.training import batching, data_loader
+from openpi.training import config as _config
+from openpi.training.datasets import Feature, LeRobotDataset
+from openpi.training.datasets.reader import OnBad
+
+KEYS = ("state", "actions")
+_BATCH = 64
+# What counts as suspicious; each is named in the text that `suspicions` prints.
+_CONSTANT = 1e-9
+_TINY_RANGE = 1e-3
+_GRIPPER = (-0.1, 1.1)
+_GRIPPER_TRAVEL = 0.1
+# q99 - q01 of a normal distribution in standard deviations, and how far off it may be.
+_NORMAL_RANGE = 4.65
+_SPREAD = 3.0
+_ALOHA_KEYS = ("observation.state", "action")
+
+
+class _BlankCameras:
+    """A dataset with black stamps for its cameras: the statistics need none of them, the robot transforms all."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        features = data_loader.source_of(dataset).meta.features
+        self._cameras = [key for key, feature in features.items() if feature.is_image]
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        return self._dataset[index] | {key: np.zeros((3, 8, 8), np.uint8) for key in self._cameras}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Keep(_transforms.DataTransformFn):
+    """Drops everything but the vectors that are normalised."""
+
+    def __call__(self, data: dict) -> dict:
+        return {key: np.asarray(data[key]) for key in KEYS}
+
+
+def make_dataset(
+    config: _config.TrainConfig, data_config: _config.DataConfig, on_bad: OnBad = "raise"
+) -> data_loader.Dataset:
+    """State and actions as they are before normalisation; cameras are not decoded."""
+    dataset = data_loader.create_torch_dataset(
+        data_config, config.model.action_horizon, config.model, on_bad=on_bad, decode_images=False
+    )
+    if isinstance(data_loader.source_of(dataset), LeRobotDataset):
+        dataset = _BlankCameras(dataset)
+    inputs = [*data_config.repack_transforms.inputs, *data_config.data_transforms.inputs, _Keep()]
+    return data_loader.TransformedDataset(dataset, inputs)
+
+
+def _batches(
+    dataset: data_loader.Dataset, max_frames: int | None, num_workers: int, seed: int, on_bad: OnBad
+) -> Iterator[dict[str, Any]]:
+    """All frames in order, or `max_frames` of them drawn at random; each once."""
+    count = len(dataset)
+    order = np.arange(count)
+    if max_frames is not None and max_frames < count:
+        order = np.sort(np.random.default_rng(seed).permutation(count)[:max_frames])
+    size = min(_BATCH, max(len(order), 1))
+    plan = batching.BatchPlan(len(order), size, order=order.tolist())
+    stream = batching.batches(dataset, plan, num_workers=num_workers, on_bad=on_bad)
+    for _ in range(len(order) // size):
+        yield next(stream)
+    rest = order[len(order) // size * size :]
+    if len(rest):
+        last = batching.BatchPlan(len(rest), len(rest), order=rest.tolist())
+        yield next(batching.batches(dataset, last, on_bad=on_bad))
+
+
+def compute(
+    config: _config.TrainConfig,
+    *,
+    max_frames: int | None = None,
+    on_bad: OnBad = "raise",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[dict[str, normalize.NormStats], int]:
+    """Statistics of state and actions as the model will see them, before normalisation.
+
+    Args:
+        max_frames: use so many frames, drawn at random; None is all.
+        on_bad: "raise" at a frame that cannot be used, or "skip" it.
+        progress: told (frames done, frames in all) now and then.
+
+    Returns:
+        The statistics by key, and the number of bad frames skipped.
+
+    Raises:
+        ValueError: the config reads RLDS data with no `tensorflow-datasets`, or there is no data.
+    """
+    data_config = config.data.create(config.assets_dirs, config.model)
+    running = {key: normalize.RunningStats() for key in KEYS}
+    if data_config.rlds_data_dir is not None:
+        return _compute_rlds(config, data_config, max_frames, progress), 0
+    dataset = make_dataset(config, data_config, on_bad)
+    total = min(len(dataset), max_frames or len(dataset))
+    done = skipped = 0
+    for batch in _batches(dataset, max_frames, config.num_workers, config.seed, on_bad):
+        skipped += batch["skipped"]
+        for key in KEYS:
+            running[key].update(batch["data"][key])
+        done += len(batch["data"]["state"])
+        progress(done, total)
+    return {key: stats.get_statistics() for key, stats in running.items()}, skipped
+
+
+def _compute_rlds(
+    config: _config.TrainConfig,
+    data_config: _config.DataConfig,
+    max_frames: int | None,
+    progress: Callable[[int, int], None],
+) -> dict[str, normalize.NormStats]:
+    dataset = data_loader.create_rlds_dataset(data_config, config.model.action_horizon, _BATCH)
+    inputs = [*data_config.repack_transforms.inputs, *data_config.data_transforms.inputs, _Keep()]
+    running = {key: normalize.RunningStats() for key in KEYS}
+    total = min(len(dataset) * _BATCH, max_frames or len(dataset) * _BATCH)
+    for number, batch in enumerate(data_loader.IterableTransformedDataset(dataset, inputs, is_batched=True), start=1):
+        for key in KEYS:
+            running[key].update(batch[key])
+        progress(number * _BATCH, total)
+        if number * _BATCH >= total:
+            break
+    return {key: stats.get_statistics() for key, stats in running.items()}
+
+
+def output_dir(config: _config.TrainConfig, data_config: _config.DataConfig) -> pathlib.Path:
+    """Where `openpi train` looks for this config's statistics, if its assets are its own.
+
+    Raises:
+        ValueError: the config names no dataset.
+    """
+    asset_id = data_config.asset_id or data_config.repo_id
+    if asset_id is None:
+        raise ValueError(f"The config {config.name!r} has no dataset: set --data.repo-id.")
+    return pathlib.Path(f"{config.assets_dirs}/{asset_id}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Suspicion:
+    """Something in the statistics that makes a robot jerk."""
+
+    key: str
+    dim: int
+    text: str
+
+
+def suspicions(stats: Mapping[str, normalize.NormStats]) -> list[Suspicion]:
+    """What looks wrong in the statistics, one finding a dimension and reason."""
+    return [
+        Suspicion(key, dim, text)
+        for key, entry in stats.items()
+        for dim in range(len(entry.mean))
+        for text in _of_dimension(entry, dim)
+    ]
+
+
+def _of_dimension(entry: normalize.NormStats, dim: int) -> Iterator[str]:
+    mean, std = float(entry.mean[dim]), float(entry.std[dim])
+    if std <= _CONSTANT * max(1.0, abs(mean)):
+        yield f"constant at {mean:.4g}: any other value is normalised to a huge one"
+        return
+    if entry.q01 is None or entry.q99 is None:
+        return
+    low, high = float(entry.q01[dim]), float(entry.q99[dim])
+    if high - low < _TINY_RANGE:
+        yield f"q99 - q01 is only {high - low:.2g}: noise is blown up to [-1, 1]"
+    elif not 1 / _SPREAD < (high - low) / (_NORMAL_RANGE * std) < _SPREAD:
+        yield f"quantiles and z-score disagree: q99 - q01 is {high - low:.3g} but std {std:.3g}; outliers, or a switch"
+    if not low <= mean <= high:
+        yield f"the mean {mean:.3g} lies outside the quantiles [{low:.3g}, {high:.3g}]: a few values are far off"
+
+
+def gripper_suspicions(dataset: Any) -> list[Suspicion]:
+    """Recorded grippers that do not run from 0 to 1, in the dataset's own units.
+
+    A dimension is a gripper if its name says so, or if it is the last of an arm of ALOHA's 14 joints.
+    """
+    source = data_loader.source_of(dataset)
+    if not isinstance(source, LeRobotDataset):
+        return []
+    found = []
+    for key, feature in source.meta.features.items():
+        for dim in _gripper_dims(key, feature):
+            low, high = np.quantile(source.column(key).reshape(len(source), -1)[:, dim], [0.01, 0.99])
+            if low < _GRIPPER[0] or high > _GRIPPER[1] or high - low < _GRIPPER_TRAVEL:
+                text = f"gripper runs from {low:.3g} to {high:.3g}, expected 0 to 1: wrong unit, sign or column"
+                found.append(Suspicion(key, dim, text))
+    return found
+
+
+def _gripper_dims(key: str, feature: Feature) -> list[int]:
+    if len(feature.shape) != 1 or not feature.dtype.startswith("float"):
+        return []
+    names = _flat_names(feature.names)
+    named = [dim for dim, name in enumerate(names[: feature.shape[0]]) if "gripper" in name.lower()]
+    if named or (len(names) == feature.shape[0] > 1):
+        return named
+    if "gripper" in key.lower():
+        return list(range(feature.shape[0]))
+    return [6, 13] if feature.shape == (14,) and key in _ALOHA_KEYS else []
+
+
+def _flat_names(names: Any) -> list[str]:
+    """LeRobot datasets name dimensions by a list, or by a dict of lists."""
+    if isinstance(names, dict):
+        return [str(name) for part in names.values() for name in (part if isinstance(part, list) else [part])]
+    return [str(name) for name in names or []]
