@@ -292,7 +292,13 @@ def restore_params(
         item = {"params": _stored_params(checkpointer, path)}
         argument = ocp.ArrayRestoreArgs(sharding=sharding, restore_type=restore_type, dtype=dtype)
         arguments = ocp.args.PyTreeRestore(item=item, restore_args=jax.tree.map(lambda _: argument, item))
-        params = checkpointer.restore(path, arguments)["params"]
+        try:
+            params = checkpointer.restore(path, arguments)["params"]
+        except Exception as error:  # Orbax raises bare Exceptions for data that is cut off or not there
+            cause = str(error).partition("\n")[0]
+            raise ValueError(
+                f"The parameters in {path} are damaged or incomplete; copy them again. ({cause})"
+            ) from error
     return _without_value_level(params)
 
 

@@ -124,7 +124,7 @@ def restore_state(
     }
     try:
         restored = checkpoint_manager.restore(wanted, args=ocp.args.Composite(**args))
-    except (ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # Orbax raises bare Exceptions for data that is cut off or not there
         raise ValueError(
             f"Step {wanted} in {checkpoint_manager.directory} cannot be restored: it is damaged, or another model, "
             f"optimizer or ema_decay wrote it than the config's. ({error})"

@@ -1,3 +1,5 @@
+import shutil
+
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -13,9 +15,10 @@ SMALL = _config.get_config("pi0_aloha_sim_small").model
 
 @pytest.fixture(scope="module")
 def small_params():
-    """The parameters of the small ALOHA model, all ones."""
+    """The parameters of the small ALOHA model, random."""
     shapes = nnx.to_pure_dict(nnx.state(nnx.eval_shape(SMALL.create, jax.random.key(0))))
-    return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,15 @@ def test_misfit_lists_paths_and_names_the_config_that_fits(checkpoint, small_par
     assert "missing: time_mlp_in/bias (64,)" in text
     assert "other shape: state_proj/kernel (14, 64), the model has (7, 64)" in text
     assert "fit the configs pi0_aloha_sim_small." in text
+
+
+@pytest.mark.parametrize("pattern", ["d/*", "ocdbt.process_0/d/*", "manifest.ocdbt", "_METADATA"])
+def test_damaged_checkpoint(checkpoint, small_params, tmp_path, pattern):
+    damaged = shutil.copytree(checkpoint, tmp_path / "params")
+    for file in damaged.glob(pattern):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"holds no parameters that Orbax can read|damaged or incomplete"):
+        weight_loaders.CheckpointWeightLoader(str(damaged)).load(small_params)
 
 
 def test_no_config_fits():

@@ -121,9 +121,7 @@ CONFIGS = [
     TrainConfig(
         name="pi0_fast_full_droid_finetune",
         model=pi0_fast.Pi0FASTConfig(action_dim=8, action_horizon=16, max_token_len=180),
-        data=RLDSDroidDataConfig(
-            repo_id="droid", rlds_data_dir=RLDS_DIR, action_space=DroidActionSpace.JOINT_POSITION
-        ),
+        data=RLDSDroidDataConfig(repo_id="droid", rlds_data_dir=RLDS_DIR, action_space=DroidActionSpace.JOINT_POSITION),
         weight_loader=weight_loaders.CheckpointWeightLoader("gs://openpi-assets/checkpoints/pi0_fast_base/params"),
         lr_schedule=CONSTANT_LR,
         num_train_steps=100_000,

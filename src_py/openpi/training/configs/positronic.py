@@ -53,9 +53,7 @@ class LeRobotCodecDataConfig(data_config.DataConfigFactory):
         )
 
 
-_PI05_LORA = pi0_config.Pi0Config(
-    pi05=True, paligemma_variant="gemma_2b_lora", action_expert_variant="gemma_300m_lora"
-)
+_PI05_LORA = pi0_config.Pi0Config(pi05=True, paligemma_variant="gemma_2b_lora", action_expert_variant="gemma_300m_lora")
 
 CONFIGS = [
     TrainConfig(
