@@ -1,0 +1,1 @@
+"""Serving policies to robots: websocket server, sessions, replicas, Ray."""

@@ -1,0 +1,106 @@
+"""What the policy server and one of its clients say to each other."""
+
+import asyncio
+import contextlib
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Mapping
+from typing import Any
+
+import websockets
+from websockets.asyncio.server import ServerConnection
+
+from openpi.serving import batching, messages
+from openpi.serving.metrics import ServerMetrics
+from openpi_client import msgpack_numpy
+
+logger = logging.getLogger(__name__)
+
+CLOSE_REASON = "Internal server error. Traceback included in previous frame."
+
+
+class Conversation:
+    """Metadata, then request by request. When the client leaves, what it waits for is cancelled."""
+
+    def __init__(
+        self,
+        connection: ServerConnection,
+        inference: batching.InferenceThread,
+        metrics: ServerMetrics,
+        example: Mapping[str, Any] | None,
+    ) -> None:
+        self._connection, self._inference, self._metrics, self._example = connection, inference, metrics, example
+        self._pending: asyncio.Future[Any] | None = None
+
+    async def wait(self, work: Awaitable[Any]) -> None:
+        """Wait for `work`, or until the client leaves."""
+        waiting, leaving = asyncio.ensure_future(work), asyncio.ensure_future(self._connection.wait_closed())
+        try:
+            await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            leaving.cancel()
+
+    async def run(self, metadata: dict[str, Any]) -> None:
+        """Converse until the client leaves or an error ends it."""
+        leaving = asyncio.ensure_future(self._connection.wait_closed())
+        leaving.add_done_callback(lambda _: self._pending and self._pending.cancel())
+        try:
+            with contextlib.suppress(websockets.ConnectionClosed):
+                await self._connection.send(msgpack_numpy.packb(metadata))
+                await self._answer_all()
+        finally:
+            leaving.cancel()
+
+    async def fail(self, words: str) -> None:
+        """Tell the client what is wrong and close the connection."""
+        with contextlib.suppress(websockets.ConnectionClosed):
+            await self._connection.send(words)
+            await self._connection.close(code=1011, reason=CLOSE_REASON)
+
+    async def _answer_all(self) -> None:
+        prev_total_ms: float | None = None
+        while True:
+            frame = await self._connection.recv()
+            start = time.monotonic()
+            try:
+                answer = await self._answer(frame, prev_total_ms)
+            except messages.BadRequestError as error:
+                return await self._give_up("bad_request", str(error))
+            except asyncio.CancelledError:
+                self._metrics.requests.labels("abandoned").inc()
+                raise
+            except Exception:
+                logger.exception("Inference failed")
+                return await self._give_up("error", traceback.format_exc())
+            await self._connection.send(answer)
+            self._metrics.requests.labels("ok").inc()
+            prev_total_ms = (time.monotonic() - start) * 1e3
+
+    async def _give_up(self, outcome: str, words: str) -> None:
+        self._metrics.requests.labels(outcome).inc()
+        await self.fail(words)
+
+    async def _answer(self, frame: bytes | str, prev_total_ms: float | None) -> bytes:
+        self._metrics.received_bytes.inc(len(frame))
+        observation = messages.decode(frame)
+        try:
+            result, infer_s = await self._infer(observation)
+        except Exception as error:
+            words = messages.explain(observation, self._example)
+            words = words or (str(error) if isinstance(error, ValueError) else "")
+            if words:
+                raise messages.BadRequestError(f"{words}\n\n{traceback.format_exc()}") from error
+            raise
+        timing = {"infer_ms": infer_s * 1e3}
+        if prev_total_ms is not None:
+            timing["prev_total_ms"] = prev_total_ms
+        packed = msgpack_numpy.packb({**result, "server_timing": timing})
+        self._metrics.sent_bytes.inc(len(packed))
+        return packed
+
+    async def _infer(self, observation: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        async with self._inference.room:
+            self._pending = self._inference.submit(observation)
+            return await self._pending

@@ -1,0 +1,353 @@
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+import websockets.sync.client
+
+from openpi.serving.background import running
+from openpi.serving.batching import BatchOptions
+from openpi.serving.websocket_policy_server import Health, ServerOptions, WebsocketPolicyServer
+from openpi_client import errors, msgpack_numpy
+from openpi_client.async_client import AsyncWebsocketClientPolicy, ClientOptions
+from openpi_client.websocket_client_policy import WebsocketClientPolicy
+
+EXAMPLE = {"state": np.zeros(3, np.float32), "images": {"cam": np.zeros((3, 8, 8), np.uint8)}, "prompt": "go"}
+FAST = ClientOptions(timeout_s=10, connect_timeout_s=5)
+
+
+class Stub:
+    """Adds one to the state; sleeps, fails or counts when told to."""
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self.delay_s, self.calls, self.batches = delay_s, 0, []
+
+    def infer(self, obs):
+        self.calls += 1
+        if "boom" in obs:
+            raise RuntimeError("boom went the policy")
+        time.sleep(float(obs.get("sleep", self.delay_s)))
+        return {"actions": np.tile(np.asarray(obs["state"]) + 1, (2, 1))}
+
+
+class BatchStub(Stub):
+    def infer_batch(self, observations):
+        self.batches.append(len(observations))
+        time.sleep(self.delay_s)
+        return [Stub.infer(self, {**obs, "sleep": 0}) for obs in observations]
+
+
+def make(policy=None, **options) -> WebsocketPolicyServer:
+    return WebsocketPolicyServer(policy or Stub(), "127.0.0.1", 0, {"robot": "x"}, options=ServerOptions(**options))
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running(make(example=EXAMPLE)) as server:
+        yield server
+
+
+def client(server, **kwargs) -> WebsocketClientPolicy:
+    return WebsocketClientPolicy("127.0.0.1", server.port, options=FAST, **kwargs)
+
+
+def get(server, path, headers=None) -> tuple[int, str]:
+    request = urllib.request.Request(f"http://127.0.0.1:{server.port}{path}", headers=headers or {})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@contextlib.contextmanager
+def raw(server):
+    address = f"ws://127.0.0.1:{server.port}"
+    with websockets.sync.client.connect(address, compression=None, max_size=None) as connection:
+        connection.recv(timeout=5)
+        yield connection
+
+
+def test_first_message_is_the_metadata_and_nothing_else(server):
+    with websockets.sync.client.connect(f"ws://127.0.0.1:{server.port}/any/path", compression=None) as connection:
+        assert connection.recv(timeout=5) == msgpack_numpy.packb({"robot": "x"})
+        assert connection.protocol.extensions == []
+
+
+def test_answers_with_timing(server):
+    with client(server) as policy:
+        assert policy.get_server_metadata() == {"robot": "x"}
+        first = policy.infer({"state": np.arange(3.0)})
+        second = policy.infer({"state": np.arange(3.0)})
+    np.testing.assert_array_equal(first["actions"], [[1, 2, 3]] * 2)
+    assert set(first["server_timing"]) == {"infer_ms"}
+    assert set(second["server_timing"]) == {"infer_ms", "prev_total_ms"}
+
+
+def test_policy_error_is_text_then_1011(server):
+    with raw(server) as connection:
+        connection.send(msgpack_numpy.packb({"state": np.zeros(3), "boom": 1, **EXAMPLE}))
+        text = connection.recv(timeout=5)
+        assert isinstance(text, str)
+        assert "boom went the policy" in text
+        with pytest.raises(websockets.ConnectionClosedError) as closed:
+            connection.recv(timeout=5)
+    assert closed.value.rcvd.code == 1011
+    assert "Traceback" in closed.value.rcvd.reason
+
+
+@pytest.mark.parametrize(
+    ("observation", "words"),
+    [
+        ({}, "key 'state' is missing, expected float32 [3]"),
+        ({"state": np.zeros(4), "boom": 1}, "key 'state' is float64 [4], expected float32 [3]"),
+        ({"state": "zero"}, "key 'state' is text, expected float32 [3]"),
+        ({"stat": np.zeros(3)}, "not expected: 'stat'"),
+    ],
+)
+def test_bad_observation_is_explained(server, observation, words):
+    with client(server) as policy, pytest.raises(errors.InferenceError, match="does not fit") as caught:
+        policy.infer(observation)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        ("text", "binary msgpack"),
+        (b"", "no valid msgpack"),
+        (b"\xc1", "no valid msgpack"),
+        (msgpack_numpy.packb([1]), "must be a map"),
+        (
+            msgpack_numpy.packb({"state": {b"__ndarray__": True, b"data": b"", b"dtype": "|O", b"shape": [1]}}),
+            "'state'",
+        ),
+        (msgpack_numpy.packb({"a": [{"b": {b"__ndarray__": True, b"dtype": "<f4"}}]}), "'a/0/b'"),
+        (msgpack_numpy.packb({"image": {b"__jpeg__": True, b"frames": [b"x"], b"ndim": 3}}), "'image'"),
+    ],
+)
+def test_bad_frame_is_explained_and_closes_only_its_connection(server, frame, words):
+    with client(server) as bystander, raw(server) as connection:
+        connection.send(frame)
+        assert words in connection.recv(timeout=5)
+        with pytest.raises(websockets.ConnectionClosedError):
+            connection.recv(timeout=5)
+        assert "actions" in bystander.infer(EXAMPLE)
+
+
+def test_http_answers_during_a_long_inference(server):
+    with client(server) as policy:
+        waiting = threading.Thread(target=policy.infer, args=({**EXAMPLE, "sleep": 1.0},))
+        waiting.start()
+        time.sleep(0.2)
+        assert get(server, "/healthz") == (200, "OK\n")
+        assert "openpi_waiting_requests 1.0" in get(server, "/metrics")[1]
+        with raw(server) as other:
+            other.ping().wait(0.5)
+        assert waiting.is_alive()
+        waiting.join()
+
+
+def test_metrics_count(server):
+    status, text = get(server, "/metrics")
+    assert status == 200
+    assert 'openpi_requests_total{outcome="ok"}' in text
+    assert "openpi_ready 1.0" in text
+
+
+def test_requests_of_several_clients_are_batched():
+    policy = BatchStub(delay_s=0.05)
+
+    async def main(port):
+        clients = [AsyncWebsocketClientPolicy(f"ws://127.0.0.1:{port}") for _ in range(8)]
+        for _ in range(3):
+            results = await asyncio.gather(*(c.infer({"state": np.full(3, i)}) for i, c in enumerate(clients)))
+            assert [result["actions"][0, 0] for result in results] == list(range(1, 9))
+        await asyncio.gather(*(c.close() for c in clients))
+
+    with running(make(policy, batch=BatchOptions(max_size=4, max_wait_ms=20))) as server:
+        asyncio.run(main(server.port))
+    assert max(policy.batches) == 4
+
+
+def test_one_bad_observation_does_not_fail_its_batch():
+    async def main(port):
+        clients = [AsyncWebsocketClientPolicy(f"ws://127.0.0.1:{port}") for _ in range(4)]
+        observations = [{"state": np.zeros(3)}] * 3 + [{"boom": 1}]
+        calls = (c.infer(obs) for c, obs in zip(clients, observations, strict=True))
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.gather(*(c.close() for c in clients))
+        return results
+
+    with running(make(BatchStub(delay_s=0.05), batch=BatchOptions(max_wait_ms=50))) as server:
+        *good, bad = asyncio.run(main(server.port))
+    assert all("actions" in result for result in good)
+    assert isinstance(bad, errors.InferenceError)
+
+
+def test_what_nobody_waits_for_is_not_computed():
+    policy = Stub()
+    with running(make(policy)) as server:
+        with client(server) as busy:
+            blocker = threading.Thread(target=busy.infer, args=({**EXAMPLE, "sleep": 0.5},))
+            blocker.start()
+            time.sleep(0.1)
+            with raw(server) as leaver:
+                leaver.send(msgpack_numpy.packb(EXAMPLE))
+                time.sleep(0.1)
+            blocker.join()
+            busy.infer(EXAMPLE)
+        assert policy.calls == 2
+        assert 'outcome="abandoned"} 1.0' in get(server, "/metrics")[1]
+
+
+def test_loading_then_ready():
+    release = threading.Event()
+
+    def load():
+        assert release.wait(5)
+        return Stub()
+
+    server = make(load, example=EXAMPLE)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    assert server.wait_started()
+    assert get(server, "/healthz") == (503, "loading\n")
+    threading.Timer(0.2, release.set).start()
+    with client(server) as early:  # waits for the metadata
+        assert "actions" in early.infer(EXAMPLE)
+    assert server.health is Health.OK
+    server.shutdown()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_failed_load_is_said():
+    def load():
+        raise OSError("no checkpoint there")
+
+    with running(make(load)) as server:
+        assert get(server, "/healthz") == (500, "failed: OSError: no checkpoint there\n")
+        with pytest.raises(errors.InferenceError, match="no checkpoint there"):
+            client(server)
+
+
+def test_api_key():
+    with running(make(api_keys=["secret", "other"])) as server:
+        with client(server, api_key="secret") as policy:
+            assert "actions" in policy.infer(EXAMPLE)
+        with pytest.raises(errors.ServerRefusedError, match="Api-Key"):
+            client(server, api_key="wrong")
+        with pytest.raises(errors.ServerRefusedError):
+            client(server)
+        assert get(server, "/healthz")[0] == 200
+        assert get(server, "/metrics")[0] == 401
+        assert get(server, "/metrics", {"Authorization": "Api-Key other"})[0] == 200
+
+
+def test_tls(tmp_path):
+    certificate, key = _self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    with running(make(tls=context)) as server:
+        options = ClientOptions(timeout_s=10, connect_timeout_s=5, tls=trusting)
+        with WebsocketClientPolicy("wss://localhost", server.port, options=options) as policy:
+            assert "actions" in policy.infer(EXAMPLE)
+        with pytest.raises(errors.ServerRefusedError, match="cannot be trusted"):
+            WebsocketClientPolicy("wss://localhost", server.port, options=FAST)
+
+
+def _self_signed(folder):
+    import datetime
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(*pem))
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def test_size_limit_and_client_limit():
+    with running(make(max_message_bytes=10_000, max_clients=1)) as server:
+        with client(server) as policy:
+            with pytest.raises(websockets.InvalidStatus), raw(server):
+                pass
+            with pytest.raises(errors.ServerLostError, match="1009"):
+                policy.infer({"state": np.zeros(10_000)})
+        with client(server) as policy:
+            assert "actions" in policy.infer(EXAMPLE)
+
+
+def test_back_pressure_holds_further_requests_back():
+    policy = Stub(delay_s=0.05)
+
+    async def main(server):
+        clients = [AsyncWebsocketClientPolicy(f"ws://127.0.0.1:{server.port}") for _ in range(6)]
+        await asyncio.gather(*(c.connect() for c in clients))
+        calls = [asyncio.create_task(c.infer(EXAMPLE)) for c in clients]
+        await asyncio.sleep(0.1)
+        waiting = server._inference.waiting
+        await asyncio.gather(*calls)
+        await asyncio.gather(*(c.close() for c in clients))
+        return waiting
+
+    with running(make(policy, batch=BatchOptions(max_waiting=2))) as server:
+        assert asyncio.run(main(server)) <= 2
+    assert policy.calls == 6
+
+
+def test_shutdown_finishes_what_runs():
+    with running(make()) as server, client(server) as policy:
+        results = []
+        thread = threading.Thread(target=lambda: results.append(policy.infer({**EXAMPLE, "sleep": 0.4})))
+        thread.start()
+        time.sleep(0.1)
+        server.shutdown()
+        thread.join(5)
+        assert "actions" in results[0]
+
+
+def test_slow_loris_and_vanished_clients_do_no_harm(server):
+    packed = msgpack_numpy.packb(EXAMPLE)
+    with socket.create_connection(("127.0.0.1", server.port)) as slow, raw(server) as half:
+        slow.sendall(b"GET / HTTP/1.1\r\nHost:")  # and never goes on
+        half.socket.sendall(b"\x82\xfe\x10\x00")  # a frame of 4096 bytes that never comes
+        with raw(server) as gone:
+            gone.send(packed)
+            gone.socket.shutdown(socket.SHUT_RDWR)
+        with client(server) as policy:
+            assert "actions" in policy.infer(EXAMPLE)
+        half.socket.shutdown(socket.SHUT_RDWR)
+
+
+def test_jpeg_where_the_server_offers_it(server):
+    pytest.importorskip("PIL")
+    image = np.full((480, 640, 3), 120, np.uint8)
+    options = ClientOptions(timeout_s=10, connect_timeout_s=5, jpeg_quality=90)
+    with WebsocketClientPolicy("127.0.0.1", server.port, options=options) as policy:
+        assert "actions" in policy.infer({**EXAMPLE, "image": image, "chw": image.transpose(2, 0, 1)})
+        assert policy.stats.bytes_sent < image.nbytes / 10

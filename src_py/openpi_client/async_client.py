@@ -1,0 +1,211 @@
+"""Policy clients for asyncio; the blocking ones in `websocket_client_policy` are built on them."""
+
+import asyncio
+import dataclasses
+import random
+import ssl
+import time
+import urllib.parse
+from typing import Any
+
+import websockets
+from websockets.asyncio.client import ClientConnection
+
+from openpi_client import dialects, errors, jpeg, msgpack_numpy
+from openpi_client.round_trip import RoundTripStats
+
+FEATURES_HEADER = "X-Openpi-Features"  # in the server's handshake answer: what it takes beyond the published protocol
+FIRST_RETRY_S, LAST_RETRY_S = 0.05, 2.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClientOptions:
+    """How a client behaves.
+
+    timeout_s: for one `infer`, reconnecting included. connect_timeout_s: for the first connection and for the
+    server's greeting, which a loading server holds back. jpeg_quality: send pictures as JPEG where the server takes
+    them; None sends them as they are. tls: context for wss addresses.
+    """
+
+    timeout_s: float = 60.0
+    connect_timeout_s: float = 300.0
+    jpeg_quality: int | None = None
+    tls: ssl.SSLContext | None = None
+    max_message_bytes: int | None = None
+
+
+def policy_url(host: str, port: int | None) -> str:
+    """`host` may be a name, an address, or a whole ws:// or wss:// URL; `port` is added where it is given."""
+    url = host if host.startswith(("ws://", "wss://")) else f"ws://{host}"
+    return url if port is None else f"{url}:{port}"
+
+
+class AsyncWebsocketClientPolicy:
+    """`infer` as a coroutine. One request is on its way at a time; further ones wait their turn.
+
+    A cancelled or timed-out request drops the connection, by which the server knows that nobody waits any more;
+    the next one connects again, with back-off.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        options: ClientOptions | None = None,
+        dialect: dialects.Dialect | None = None,
+    ) -> None:
+        self.url = url
+        self.options = options or ClientOptions()
+        self.stats = RoundTripStats()
+        self.metadata: dict[str, Any] = {}
+        self._headers = {"Authorization": f"Api-Key {api_key}"} if api_key else {}
+        self._dialect = dialect or dialects.PolicyDialect()
+        self._connection: ClientConnection | None = None
+        self._turn = asyncio.Lock()
+
+    async def connect(self, timeout_s: float | None = None) -> dict[str, Any]:
+        """Connect unless connected, retrying until the time is over; return the server's metadata.
+
+        Raises:
+            ServerLostError: no server within the time (default: connect_timeout_s). ServerRefusedError: it refused.
+            InferenceError: it reported that loading failed. ProtocolError: it speaks another protocol.
+        """
+        async with self._turn:
+            await self._connected(self.options.connect_timeout_s if timeout_s is None else timeout_s)
+        return self.metadata
+
+    async def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
+        """Send one observation, return the policy's result.
+
+        Raises:
+            ServerTimeoutError: no answer within timeout_s. ServerLostError: no server, or it went away.
+            InferenceError: the server reports an error. ProtocolError: its answer is garbage.
+        """
+        async with self._turn:
+            start = time.perf_counter()
+            self.stats.requests += 1
+            try:
+                return await self._exchange(obs, start)
+            except BaseException:
+                self.stats.failures += 1
+                raise
+
+    async def reset(self) -> None:
+        """The protocol has no reset: policies behind it keep no state."""
+
+    async def close(self) -> None:
+        """Close the connection properly. The client may be used again afterwards."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    def drop(self) -> None:
+        """Give up the connection at once, without the closing handshake that a dead server would not answer."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.transport.abort()
+
+    async def _exchange(self, obs: dict[str, Any], start: float) -> dict[str, Any]:
+        connection = await self._connected(self.options.timeout_s)
+        message = msgpack_numpy.packb(self._prepared(obs, connection))
+        left_s = self.options.timeout_s - (time.perf_counter() - start)
+        try:
+            frame = await self._round_trip(connection, message, left_s)
+            result = self._dialect.answer(frame)
+        except errors.InferenceError:
+            raise
+        except BaseException:
+            self.drop()  # whatever is still to come on this connection belongs to no request of ours
+            raise
+        self._count(len(message), len(frame), result, start)
+        return result
+
+    async def _round_trip(self, connection: ClientConnection, message: bytes, timeout_s: float) -> bytes | str:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await connection.send(message)
+                return await connection.recv()
+        except TimeoutError:
+            raise errors.ServerTimeoutError(
+                f"The policy server at {self.url} did not answer within {self.options.timeout_s:g} s."
+            ) from None
+        except (websockets.ConnectionClosed, OSError) as error:
+            raise errors.ServerLostError(f"The policy server at {self.url} went away: {error}") from error
+
+    def _prepared(self, obs: dict[str, Any], connection: ClientConnection) -> dict[str, Any]:
+        response = connection.response
+        offered = response.headers.get(FEATURES_HEADER, "") if response else ""
+        if self.options.jpeg_quality is None or "jpeg" not in offered.split():
+            return obs
+        return jpeg.compress(obs, self.options.jpeg_quality)
+
+    def _count(self, sent: int, received: int, result: Any, start: float) -> None:
+        self.stats.bytes_sent += sent
+        self.stats.bytes_received += received
+        self.stats.times_ms.append((time.perf_counter() - start) * 1e3)
+        timing = result.get("server_timing") if isinstance(result, dict) else None
+        if isinstance(timing, dict):
+            self.stats.server_ms = float(timing.get("infer_ms", 0.0))
+
+    async def _connected(self, timeout_s: float) -> ClientConnection:
+        if self._connection is not None and self._connection.close_code is None:
+            return self._connection
+        self._connection = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                self._connection = await self._connect_with_backoff()
+        except TimeoutError:
+            raise errors.ServerTimeoutError(f"No policy server at {self.url} within {timeout_s:g} s.") from None
+        self.stats.connections += 1
+        return self._connection
+
+    async def _connect_with_backoff(self) -> ClientConnection:
+        delay = FIRST_RETRY_S
+        while True:
+            try:
+                return await self._connect_once()
+            except (OSError, websockets.InvalidHandshake, websockets.ConnectionClosed, EOFError) as error:
+                _raise_if_refused(error, self.url)
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # robots of one fleet must not return in step
+            delay = min(2 * delay, LAST_RETRY_S)
+
+    async def _connect_once(self) -> ClientConnection:
+        connection = await websockets.connect(
+            self.url,
+            additional_headers=self._headers,
+            compression=None,
+            max_size=self.options.max_message_bytes,
+            open_timeout=None,
+            close_timeout=1.0,
+            proxy=None,
+            ssl=(self.options.tls or True) if self.url.startswith("wss:") else None,
+        )
+        try:
+            self.metadata = await self._greeting(connection)
+        except BaseException:
+            connection.transport.abort()
+            raise
+        return connection
+
+    async def _greeting(self, connection: ClientConnection) -> dict[str, Any]:
+        while True:
+            metadata = self._dialect.greeting(await connection.recv())
+            if metadata is not None:
+                return metadata
+
+
+def session_url(base: str, checkpoint_id: str | None) -> str:
+    """Address of a session with one checkpoint, or with the latest one."""
+    path = "/api/v1/session" + (f"/{urllib.parse.quote(checkpoint_id, safe='')}" if checkpoint_id else "")
+    return base.rstrip("/") + path
+
+
+def _raise_if_refused(error: Exception, url: str) -> None:
+    if isinstance(error, websockets.InvalidStatus) and error.response.status_code in (401, 403, 404, 426):
+        words = (error.response.body or b"").decode(errors="replace").strip()
+        raise errors.ServerRefusedError(
+            f"The policy server at {url} refuses this client: HTTP {error.response.status_code} {words}"
+        ) from error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        raise errors.ServerRefusedError(f"The certificate of {url} cannot be trusted: {error}") from error

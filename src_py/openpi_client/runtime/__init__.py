@@ -1,0 +1,1 @@
+"""A plain loop for a robot without ROS: environment, agent, subscribers."""

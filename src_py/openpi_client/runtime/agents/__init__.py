@@ -1,0 +1,1 @@
+"""Agents that the runtime loop can drive."""
