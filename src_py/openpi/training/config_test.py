@@ -1,0 +1,168 @@
+import dataclasses
+import importlib.metadata
+import math
+import pathlib
+
+import pytest
+
+from openpi.models import pi0_config
+from openpi.training import config as _config
+from openpi.training import data_config
+
+OWN = """
+import dataclasses
+from openpi.training import config
+
+base = config.get_config("pi0_libero")
+config.register_config(dataclasses.replace(base, name="{name}", batch_size=3))
+"""
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch):
+    """A registry of the test's own, starting with the real one's content."""
+    monkeypatch.setattr(_config, "_CONFIGS", dict(_config._CONFIGS))
+    monkeypatch.setattr(_config, "_loaded", {})
+    return _config._CONFIGS
+
+
+def test_names_are_unique_and_found():
+    names = _config.config_names()
+    assert len(names) == len(set(names)) >= 33
+    assert all(_config.get_config(name).name == name for name in names)
+
+
+def test_typo_names_the_nearest():
+    with pytest.raises(ValueError, match=r"no config 'pi0_aloha_simm'\. Did you mean 'pi0_aloha_sim'"):
+        _config.get_config("pi0_aloha_simm")
+    with pytest.raises(ValueError, match="There are debug, "):
+        _config.get_config("zzzzzz")
+
+
+def test_register():
+    mine = dataclasses.replace(_config.get_config("debug"), name="mine")
+    _config.register_config(mine)
+    assert _config.get_config("mine") is mine
+    with pytest.raises(ValueError, match="a config 'mine' already"):
+        _config.register_config(mine)
+    other = dataclasses.replace(mine, batch_size=7)
+    _config.register_config(other, replace=True)
+    assert _config.get_config("mine") is other
+
+
+@pytest.mark.parametrize("ending", ["", ":mine"])
+def test_config_in_a_file(tmp_path, ending):
+    (tmp_path / "my_robot.py").write_text(OWN.format(name="mine"))
+    for _ in range(2):  # run once only
+        config = _config.get_config(f"{tmp_path}/my_robot.py{ending}")
+        assert (config.name, config.batch_size) == ("mine", 3)
+    assert _config.get_config("mine") is config
+
+
+def test_file_with_several_configs(tmp_path):
+    path = tmp_path / "my_robot.py"
+    path.write_text(OWN.format(name="one") + OWN.format(name="two"))
+    assert _config.get_config(f"{path}:two").name == "two"
+    with pytest.raises(ValueError, match=r"registers 2 configs, so name one: .*\['one', 'two'\]"):
+        _config.get_config(str(path))
+    with pytest.raises(ValueError, match="registers no config 'three'"):
+        _config.get_config(f"{path}:three")
+
+
+def test_broken_file_can_be_corrected(tmp_path):
+    path = tmp_path / "my_robot.py"
+    with pytest.raises(FileNotFoundError, match="no config file"):
+        _config.get_config(str(path))
+    path.write_text(OWN.format(name="mine") + "1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        _config.get_config(str(path))
+    path.write_text(OWN.format(name="mine"))
+    assert _config.get_config(str(path)).name == "mine"
+
+
+def test_entry_point(tmp_path, monkeypatch):
+    (tmp_path / "my_openpi_robot.py").write_text(OWN.format(name="packaged"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = importlib.metadata.EntryPoint("mine", "my_openpi_robot", _config.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
+    assert _config.get_config("packaged").batch_size == 3
+    assert "packaged" in _config.config_names()
+
+
+def test_command_line_changes_fields():
+    args = ["debug", "--exp-name", "x", "--batch-size", "4", "--model.action-horizon", "9", "--optimizer.b1", "0.5"]
+    config = _config.cli([*args, "--no-overwrite", "--lr-schedule.peak-lr", "1"])
+    assert (config.name, config.exp_name, config.batch_size, config.overwrite) == ("debug", "x", 4, False)
+    assert (config.model.action_horizon, config.optimizer.b1, config.lr_schedule.peak_lr) == (9, 0.5, 1.0)
+
+
+def test_command_line_changes_the_data(tmp_path):
+    config = _config.cli(
+        ["pi0_aloha_sim_small", "--exp-name", "x", "--data.repo-id", str(tmp_path), "--data.assets.asset-id", "me"]
+    )
+    assert config.data.repo_id == str(tmp_path)
+    assert config.data.assets.asset_id == "me"
+    assert config.data.default_prompt == "Transfer cube"
+
+
+def test_command_line_needs_a_name(capsys):
+    with pytest.raises(SystemExit):
+        _config.cli(["pi0_aloha_sim"])
+    assert "exp-name" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as status:
+        _config.cli(["--help"])
+    assert status.value.code == 0
+    assert "pi05_libero" in capsys.readouterr().out
+
+
+def test_train_config_folders(tmp_path):
+    config = dataclasses.replace(
+        _config.get_config("debug"), assets_base_dir=str(tmp_path / "a"), checkpoint_base_dir=str(tmp_path / "c")
+    )
+    assert config.assets_dirs == tmp_path / "a" / "debug"
+    assert config.checkpoint_dir == tmp_path / "c" / "debug" / "debug"
+    with pytest.raises(ValueError, match="no exp_name yet"):
+        _ = _config.get_config("pi0_libero").checkpoint_dir
+    with pytest.raises(ValueError, match="exclude each other"):
+        dataclasses.replace(config, overwrite=True, resume=True)
+
+
+def test_statistics_are_found_beside_the_config(tmp_path):
+    stats = '{"norm_stats": {"state": {"mean": [0.0], "std": [1.0]}}}'
+    folder = tmp_path / "trossen"
+    folder.mkdir()
+    (folder / "norm_stats.json").write_text(stats)
+    data = _config.LeRobotAlohaDataConfig(
+        assets=_config.AssetsConfig(asset_id="trossen"), tokenizer_path=data_config.SMALL_TOKENIZER
+    )
+    built = data.create(tmp_path, pi0_config.Pi0Config())
+    assert built.norm_stats is not None
+    assert built.norm_stats["state"].std.tolist() == [1.0]
+    assert built.repo_id is None
+    elsewhere = dataclasses.replace(data, assets=_config.AssetsConfig(str(tmp_path), "trossen"))
+    assert elsewhere.create(pathlib.Path("/nowhere"), pi0_config.Pi0Config()).norm_stats is not None
+
+
+def test_simple_data_config_takes_plain_callables():
+    from openpi import transforms
+
+    group = transforms.Group(inputs=[transforms.InjectDefaultPrompt("hi")])
+    data = _config.SimpleDataConfig(data_transforms=lambda _: group, model_transforms=lambda _: transforms.Group())
+    assert data.create(pathlib.Path("/nowhere"), pi0_config.Pi0Config()).data_transforms is group
+
+
+def test_unknown_model_has_no_default_transforms():
+    with pytest.raises(ValueError, match="no default transforms for object"):
+        _config.ModelTransformFactory()(object())
+
+
+def test_rlds_needs_its_folder():
+    with pytest.raises(ValueError, match="rlds_data_dir is not set"):
+        _config.RLDSDroidDataConfig().create(pathlib.Path("/nowhere"), pi0_config.Pi0Config())
+
+
+def test_small_model_is_small():
+    from openpi.training import fitting
+
+    shapes = fitting.model_shapes(_config.get_config("pi0_aloha_sim_small").model)
+    assert sum(math.prod(shape) for shape in shapes.values()) < 1_000_000
