@@ -9,7 +9,7 @@ from jaxtyping import Float64
 
 # A tick this share of a period early or late still executes the next step in line; beyond it the step is
 # looked up by time again. Without this, ticks that jitter around half a period would skip and repeat steps.
-IN_LINE = 0.75
+IN_LINE = 0.9
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

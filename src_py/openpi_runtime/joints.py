@@ -70,6 +70,16 @@ class JointMerger:
         """The newest merged state at or before stamp_ns, None where none is remembered."""
         return next((sample for sample in reversed(self._history) if sample.stamp_ns <= stamp_ns), None)
 
+    def ages_s(self, now_ns: int) -> dict[str, float | str]:
+        """Age of the oldest reading of each topic; "never" where a joint of it never came."""
+        ages: dict[str, float | str] = {}
+        for topic in self.topics:
+            columns = [c for c in self._columns if self._spec.group(c.group).joint_states == topic]
+            readings = [self._readings.get((c.group, c.joint)) for c in columns]
+            stamps = [reading.stamp_ns for reading in readings if reading is not None]
+            ages[topic] = (now_ns - min(stamps)) / 1e9 if len(stamps) == len(columns) else "never"
+        return ages
+
     def clear(self) -> None:
         """Forgets every reading, as after a jump of the clock."""
         self._readings.clear()

@@ -21,6 +21,11 @@ class Gap:
             return f"{self.name} never came"
         return f"{self.name} is {self.age_s:.2f} s old (at most {self.max_age_s:g} s)"
 
+    @property
+    def steady(self) -> str:
+        """The same in words that do not change while the gap lasts."""
+        return f"{self.name} never came" if self.age_s is None else f"{self.name} older than {self.max_age_s:g} s"
+
 
 @dataclasses.dataclass(frozen=True)
 class Missing:
@@ -30,6 +35,11 @@ class Missing:
 
     def __str__(self) -> str:
         return "; ".join(str(gap) for gap in self.gaps)
+
+    @property
+    def steady(self) -> str:
+        """The same in words that do not change while nothing comes: for states and logs."""
+        return "; ".join(gap.steady for gap in self.gaps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

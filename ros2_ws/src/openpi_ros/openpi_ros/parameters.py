@@ -99,10 +99,13 @@ class ParameterSpec:
         )
 
     def descriptor(self) -> ParameterDescriptor:
-        # Dynamic typing and no ranges: rclpy would refuse at construction, with less to say than `check`.
+        # Dynamic typing and no ranges: rclpy would refuse at construction, with less to say than `check`. An empty
+        # list is declared by its type, and rclpy takes no dynamic typing then.
         unit = f" [{self.unit}]" if self.unit else ""
         return ParameterDescriptor(
-            description=self.description + unit, additional_constraints=self.allowed(), dynamic_typing=True
+            description=self.description + unit,
+            additional_constraints=self.allowed(),
+            dynamic_typing=not self.is_list or bool(self.default),
         )
 
 
@@ -147,7 +150,7 @@ def read(node: Node, specs: Mapping[str, ParameterSpec]) -> dict[str, Any]:
     for name in sorted(node.get_parameters_by_prefix("")):
         if name not in specs and not name.startswith(_FOREIGN_PARAMETERS):
             raise unknown(name, specs)
-    return {name: spec.check(_plain(node.get_parameter(name))) for name, spec in specs.items()}
+    return {name: spec.check(_plain(node.get_parameter_or(name))) for name, spec in specs.items()}
 
 
 def unknown(name: str, specs: Iterable[str]) -> ParameterError:
