@@ -97,7 +97,7 @@ def get_config(config_name: str) -> TrainConfig:
     return _CONFIGS[config_name]
 
 
-def cli(args: Sequence[str] | None = None, *, prog: str | None = None) -> TrainConfig:
+def cli(*, args: Sequence[str] | None = None, prog: str | None = None) -> TrainConfig:
     """The config that a command line names, with the fields changed that its options set.
 
     Args:

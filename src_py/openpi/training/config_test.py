@@ -91,14 +91,14 @@ def test_entry_point(tmp_path, monkeypatch):
 
 def test_command_line_changes_fields():
     args = ["debug", "--exp-name", "x", "--batch-size", "4", "--model.action-horizon", "9", "--optimizer.b1", "0.5"]
-    config = _config.cli([*args, "--no-overwrite", "--lr-schedule.peak-lr", "1"])
+    config = _config.cli(args=[*args, "--no-overwrite", "--lr-schedule.peak-lr", "1"])
     assert (config.name, config.exp_name, config.batch_size, config.overwrite) == ("debug", "x", 4, False)
     assert (config.model.action_horizon, config.optimizer.b1, config.lr_schedule.peak_lr) == (9, 0.5, 1.0)
 
 
 def test_command_line_changes_the_data(tmp_path):
     config = _config.cli(
-        ["pi0_aloha_sim_small", "--exp-name", "x", "--data.repo-id", str(tmp_path), "--data.assets.asset-id", "me"]
+        args=["pi0_aloha_sim_small", "--exp-name", "x", "--data.repo-id", str(tmp_path), "--data.assets.asset-id", "me"]
     )
     assert config.data.repo_id == str(tmp_path)
     assert config.data.assets.asset_id == "me"
@@ -107,10 +107,10 @@ def test_command_line_changes_the_data(tmp_path):
 
 def test_command_line_needs_a_name(capsys):
     with pytest.raises(SystemExit):
-        _config.cli(["pi0_aloha_sim"])
+        _config.cli(args=["pi0_aloha_sim"])
     assert "exp-name" in capsys.readouterr().err
     with pytest.raises(SystemExit) as status:
-        _config.cli(["--help"])
+        _config.cli(args=["--help"])
     assert status.value.code == 0
     assert "pi05_libero" in capsys.readouterr().out
 
