@@ -4,12 +4,15 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from typing import TypeVar
 
-from openpi.serving.websocket_policy_server import Health, WebsocketPolicyServer
+from openpi.serving.service import Health, WebsocketService
+
+Service = TypeVar("Service", bound=WebsocketService)
 
 
 @contextlib.contextmanager
-def running(server: WebsocketPolicyServer, timeout_s: float = 60.0) -> Iterator[WebsocketPolicyServer]:
+def running(server: Service, timeout_s: float = 60.0) -> Iterator[Service]:
     """Serve inside the `with` block; yields once the policy is loaded (or has failed to), ends it gracefully."""
     thread = threading.Thread(target=server.serve_forever, name="openpi-server", daemon=True)
     thread.start()

@@ -13,7 +13,8 @@ import websockets.sync.client
 
 from openpi.serving.background import running
 from openpi.serving.batching import BatchOptions
-from openpi.serving.websocket_policy_server import Health, ServerOptions, WebsocketPolicyServer
+from openpi.serving.service import Health
+from openpi.serving.websocket_policy_server import ServerOptions, WebsocketPolicyServer
 from openpi_client import errors, msgpack_numpy
 from openpi_client.async_client import AsyncWebsocketClientPolicy, ClientOptions
 from openpi_client.websocket_client_policy import WebsocketClientPolicy

@@ -1,0 +1,184 @@
+"""A websocket service with a front door: health and metrics over HTTP, API keys, limits, graceful shutdown."""
+
+import abc
+import asyncio
+import contextlib
+import dataclasses
+import enum
+import functools
+import hmac
+import http
+import importlib.util
+import logging
+import signal
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from openpi.serving.metrics import ServerMetrics
+from openpi_client.async_client import FEATURES_HEADER
+
+logger = logging.getLogger(__name__)
+
+
+class Health(enum.Enum):
+    """What `/healthz` says, and the HTTP status it says it with."""
+
+    LOADING = http.HTTPStatus.SERVICE_UNAVAILABLE
+    OK = http.HTTPStatus.OK
+    FAILED = http.HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServiceOptions:
+    """What any of the websocket services can be told.
+
+    api_keys: keys that clients may show (none: everybody may come). tls: makes it wss. max_message_bytes: of one
+    observation. max_clients: further ones are turned away with 503. shutdown_s: how long requests may take to
+    finish at the end. unix_path: listen on this socket instead of host and port.
+    """
+
+    api_keys: Sequence[str] = ()
+    tls: ssl.SSLContext | None = None
+    max_message_bytes: int | None = None
+    max_clients: int = 1024
+    shutdown_s: float = 10.0
+    unix_path: str | None = None
+
+
+class WebsocketService(abc.ABC):
+    """Listens, answers HTTP, lets clients in and out; what is said to them is the subclass's."""
+
+    def __init__(self, host: str, port: int | None, options: ServiceOptions) -> None:
+        self.host, self.port = host, port  # port 0: the system chooses, and `port` tells once it listens
+        self.metrics = ServerMetrics()
+        self.health = Health.LOADING
+        self.failure = ""
+        self._service_options = options
+        self._clients = 0
+        self._started = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending: asyncio.Event | None = None
+
+    def serve_forever(self) -> None:
+        """Serve until SIGINT, SIGTERM or `shutdown`."""
+        asyncio.run(self.run())
+
+    async def run(self) -> None:
+        """Serve until cancelled, or ended as `serve_forever` is; requests on their way are finished."""
+        self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
+        with _signals(self._loop, self._ending):
+            async with self._working(), self._listen() as server:
+                name = next(iter(server.sockets)).getsockname()
+                self.port = name[1] if isinstance(name, tuple) else None
+                self._started.set()
+                await self._ending.wait()
+                await self._finish(server)
+
+    def wait_started(self, timeout_s: float = 10.0) -> bool:
+        """Block, from another thread, until the port is open."""
+        return self._started.wait(timeout_s)
+
+    def shutdown(self) -> None:
+        """End `run` from any thread."""
+        if self._loop is not None and self._ending is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._ending.set)
+
+    @abc.abstractmethod
+    def _working(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """What runs beside the listening socket."""
+
+    @abc.abstractmethod
+    async def _converse(self, connection: ServerConnection) -> None:
+        """Everything said to one client."""
+
+    @abc.abstractmethod
+    def _outstanding(self) -> int:
+        """Requests that have no answer yet."""
+
+    def _metrics_text(self) -> bytes:
+        return self.metrics.text()
+
+    def _listen(self) -> contextlib.AbstractAsyncContextManager[Server]:
+        options = self._service_options
+        listen: Any = functools.partial(serve, host=self.host, port=self.port)
+        if options.unix_path:
+            listen = functools.partial(unix_serve, path=options.unix_path)
+        return listen(
+            self._handle,
+            compression=None,
+            max_size=options.max_message_bytes,
+            process_request=self._http,
+            process_response=_offer_features,
+            ssl=options.tls,
+            max_queue=1,  # a client that floods is not read from while its first request waits
+            close_timeout=2.0,
+            logger=logging.getLogger("openpi.serving.websockets"),
+        )
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        self._clients += 1
+        self.metrics.connections.inc()
+        logger.debug("Client %s came", connection.remote_address)
+        try:
+            await self._converse(connection)
+        finally:
+            self._clients -= 1
+            self.metrics.connections.dec()
+            logger.debug("Client %s left", connection.remote_address)
+
+    async def _finish(self, server: Server) -> None:
+        server.close(close_connections=False)
+        deadline = time.monotonic() + self._service_options.shutdown_s
+        while self._outstanding() and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # lets the last answers go out
+        server.close(close_connections=True)
+
+    def _http(self, connection: ServerConnection, request: Request) -> Response | None:
+        path = request.path.partition("?")[0]
+        if path == "/healthz":
+            return connection.respond(self.health.value, self._health_text())
+        if not self._may_come(request.headers):
+            return connection.respond(http.HTTPStatus.UNAUTHORIZED, "This server needs 'Authorization: Api-Key ...'.\n")
+        if path == "/metrics":
+            response = connection.respond(http.HTTPStatus.OK, self._metrics_text().decode())
+            response.headers["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8"
+            return response
+        if self._clients >= self._service_options.max_clients:
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "This server has no room for you now.\n")
+        return None
+
+    def _health_text(self) -> str:
+        detail = f": {self.failure}" if self.failure else ""
+        return f"{'OK' if self.health is Health.OK else self.health.name.lower() + detail}\n"
+
+    def _may_come(self, headers: Headers) -> bool:
+        shown = headers.get("Authorization", "").encode()
+        keys = self._service_options.api_keys
+        return not keys or any(hmac.compare_digest(shown, f"Api-Key {key}".encode()) for key in keys)
+
+
+def _offer_features(connection: ServerConnection, request: Request, response: Response) -> Response:
+    if importlib.util.find_spec("PIL"):
+        response.headers[FEATURES_HEADER] = "jpeg"
+    return response
+
+
+@contextlib.contextmanager
+def _signals(loop: asyncio.AbstractEventLoop, ending: asyncio.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM end the service; outside the main thread, they are somebody else's."""
+    chosen = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    for number in chosen:
+        loop.add_signal_handler(number, ending.set)
+    try:
+        yield
+    finally:
+        for number in chosen:
+            loop.remove_signal_handler(number)
