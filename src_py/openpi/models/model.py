@@ -289,7 +289,7 @@ def restore_params(
         mesh = jax.sharding.Mesh(jax.devices(), ("x",))
         sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     with ocp.PyTreeCheckpointer() as checkpointer:
-        item = {"params": _stored_params(checkpointer, path)}
+        item = {"params": _stored_params(path)}
         argument = ocp.ArrayRestoreArgs(sharding=sharding, restore_type=restore_type, dtype=dtype)
         arguments = ocp.args.PyTreeRestore(item=item, restore_args=jax.tree.map(lambda _: argument, item))
         try:
@@ -302,10 +302,22 @@ def restore_params(
     return _without_value_level(params)
 
 
-def _stored_params(checkpointer: Any, path: Path | str) -> at.Params:
+def params_metadata(params_path: Path | str) -> dict[str, Any]:
+    """The tree that `restore_params` gives, with metadata (`shape`, `dtype`) as leaves; reads no parameter.
+
+    Raises:
+        ValueError: the folder holds no parameters that Orbax can read.
+    """
+    return _without_value_level(_stored_params(Path(params_path).expanduser().resolve()))
+
+
+def _stored_params(path: Path | str) -> dict[str, Any]:
     """The tree of what is stored, with arrays' metadata as leaves."""
+    import orbax.checkpoint as ocp
+
     try:
-        metadata = checkpointer.metadata(path)
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata(path)
         return getattr(metadata, "item_metadata", metadata)["params"]
     except (KeyError, TypeError, FileNotFoundError) as error:
         raise ValueError(
