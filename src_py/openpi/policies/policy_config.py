@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +19,10 @@ from openpi.policies import policy as _policy
 from openpi.shared import download
 from openpi.training import checkpoints as _checkpoints
 from openpi.training import config as _config
+from openpi.training import fitting
 
+# For code that runs once: compiled in a fifth of the time.
+_QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 # Longer than any robot's state or action vector.
 _RANDOM_STATS_DIM = 64
 
@@ -116,7 +120,13 @@ def _chain(
 
 
 def _load_jax(train_config: _config.TrainConfig, params_dir: pathlib.Path) -> _model.BaseModel:
-    return train_config.model.load(_model.restore_params(params_dir, dtype=jnp.bfloat16))
+    params = _model.restore_params(params_dir, dtype=jnp.bfloat16)
+    try:
+        return train_config.model.load(params, remove_extra_params=False)
+    except ValueError as error:
+        raise ValueError(
+            f"{params_dir} does not fit config '{train_config.name}': {error}\n{fitting.describe(params)}"
+        ) from error
 
 
 def _load_pytorch(train_config: _config.TrainConfig, weights: pathlib.Path) -> Any:
@@ -143,11 +153,17 @@ def _torch_device(wanted: str | None) -> str:
 
 
 def _random_model(model_config: _model.BaseModelConfig, seed: int) -> _model.BaseModel:
-    model = model_config.create(jax.random.key(seed))
-    if getattr(model_config, "dtype", "float32") == "bfloat16":  # as a restored checkpoint would be: half the memory
-        graphdef, state = nnx.split(model)
-        model = nnx.merge(graphdef, jax.tree.map(_as_bfloat16, state))
-    return model
+    """Compiled as a whole, and in half precision where the model computes in it, as a restored checkpoint would be:
+    in a fraction of the time and memory of creating layer after layer."""
+    graphdef, _ = nnx.split(nnx.eval_shape(model_config.create, jax.random.key(seed)))
+    halve = getattr(model_config, "dtype", "float32") == "bfloat16"
+
+    @functools.partial(jax.jit, compiler_options=_QUICK_COMPILE)
+    def initial_state(rng: jax.Array) -> nnx.State:
+        state = nnx.state(model_config.create(rng))
+        return jax.tree.map(_as_bfloat16, state) if halve else state
+
+    return nnx.merge(graphdef, initial_state(jax.random.key(seed)))
 
 
 def _as_bfloat16(leaf: Any) -> Any:
