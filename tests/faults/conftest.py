@@ -6,6 +6,8 @@ The recorder takes the limits from the robot's URDF by itself and looks only at 
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import random
 import signal
@@ -37,7 +39,7 @@ from openpi_ros import qos
 from openpi_ros.conversions import chunk_message, to_time
 from openpi_ros.mock_robot import MockRobot
 from openpi_runtime.chunk import ActionChunk
-from openpi_runtime.robots import load_robot
+from openpi_runtime.robots import Group, load_robot
 
 PERIOD_S = 0.02
 SLACK_S = 0.5  # on top of what the table allows: the machine that runs the tests does other things too
@@ -70,6 +72,7 @@ class World:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.clock_runs, self.clock_ns, self.joints_run = True, 50_000_000_000, True
         self.chunk_id = 0
+        self.moved_by_hand: list[float] = []
         self._chunk_publisher = self.node.create_publisher(ActionChunkMsg, "stub/action_chunk", qos.CHUNK)
         self._clock_publisher = self.node.create_publisher(Clock, "/clock", qos.STATE)
         node = self.node
@@ -185,12 +188,17 @@ class World:
         self.reset()
         self.run(False)
         self.wait_mode(IDLE)
-        self.mock.position[:] = HOME
+        self.place(HOME)
         time.sleep(0.1)
         self.run(True)
         self.sway()
         self.wait_mode(RUNNING)
         time.sleep(0.2)
+
+    def place(self, position: np.ndarray) -> None:
+        """Moves the robot by hand, while nothing commands it."""
+        self.mock.position[:] = position
+        self.moved_by_hand.append(time.monotonic())
 
     # What the recorder saw.
 
@@ -219,9 +227,9 @@ class World:
         self.wait(seen, timeout_s, f"mode {mode} {reason!r}")
         return next(at for at, s in self.states[begin:] if s.mode == mode and reason in s.reason)
 
-    def commands(self, group: str = "left", since: float = 0.0) -> np.ndarray:
-        """Commands to a group since a time, [n, 7]."""
-        return np.array([r.values for r in list(self.mock.received) if r.group == group and r.at_s >= since])
+    def commands(self, group: str = "left", since: float = 0.0, until: float = np.inf) -> np.ndarray:
+        """Commands to a group in a span of time, [n, 7]."""
+        return np.array([r.values for r in list(self.mock.received) if r.group == group and since <= r.at_s < until])
 
     def stands(self, since: float, until: float | None = None) -> bool:
         """Whether all commands since then were the same (or there were none)."""
@@ -234,20 +242,21 @@ class World:
 
     def offences(self) -> list[str]:
         """Every command that was outside the URDF's limits or faster than they allow from one to the next."""
-        found = []
-        for group in self.robot.groups:
-            lower, upper, velocity = urdf_limits(group.urdf_prefix, group.joints)
-            values = self.commands(group.name)
-            if not len(values):
-                continue
-            assert values.shape[1] == len(group.joints) + 1
-            joints, gripper = values[:, :-1], values[:, -1]
-            wrong = ~np.isfinite(values).all(axis=1) | (joints < lower).any(axis=1) | (joints > upper).any(axis=1)
-            wrong |= (gripper < 0) | (gripper > 1)
-            fast = (np.abs(np.diff(joints, axis=0)) > velocity * PERIOD_S + 1e-6).any(axis=1)
-            found += [f"{group.name} command {i}: {values[i]}" for i in np.flatnonzero(wrong)]
-            found += [f"{group.name} step {i}: {np.diff(joints, axis=0)[i]}" for i in np.flatnonzero(fast)]
-        return found
+        times = [0.0, *self.moved_by_hand, np.inf]
+        spans = list(itertools.pairwise(times))
+        return [text for group in self.robot.groups for span in spans for text in self._offences(group, *span)]
+
+    def _offences(self, group: Group, since: float, until: float) -> list[str]:
+        lower, upper, velocity = urdf_limits(group.urdf_prefix, group.joints)
+        values = self.commands(group.name, since, until)
+        if not len(values):
+            return []
+        joints, gripper = values[:, :-1], values[:, -1]
+        wrong = ~np.isfinite(values).all(axis=1) | (joints < lower).any(axis=1) | (joints > upper).any(axis=1)
+        wrong |= (gripper < 0) | (gripper > 1)
+        fast = (np.abs(np.diff(joints, axis=0)) > velocity * PERIOD_S + 1e-6).any(axis=1)
+        found = [f"{group.name} command {i}: {values[i]}" for i in np.flatnonzero(wrong)]
+        return found + [f"{group.name} step {i}: {np.diff(joints, axis=0)[i]}" for i in np.flatnonzero(fast)]
 
     def diagnosis(self, node: str, level: bytes, since: float) -> list[tuple[float, str]]:
         """When and how a node reported that level since a time."""
@@ -282,6 +291,7 @@ class World:
         self.diagnostics += [(at, status.name, status.level, status.message) for status in message.status]
 
 
+@functools.cache
 def urdf_limits(prefix: str, joints: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lower, upper and velocity limits as they stand in the URDF."""
     root = ElementTree.fromstring(xacro.process_file(str(load_robot("aloha").urdf_path)).toxml())
