@@ -26,7 +26,7 @@ _RMS_NORM_EPS = 1e-6
 _MASKED_LOGIT = -2.3819763e38
 
 # Keys and values of the tokens seen so far, [layers, b, tokens, kv_heads, head_dim] each; keys are already rotated.
-KVCache: TypeAlias = tuple[at.Float[at.Array, "l b s k h"], at.Float[at.Array, "l b s k h"]]
+KVCache: TypeAlias = tuple[at.Float[at.Array, "_l b _s k h"], at.Float[at.Array, "_l b _s k h"]]
 # What one expert works on; None where it has no tokens in this call.
 Tokens: TypeAlias = at.Float[at.Array, "b _t _d"] | None
 # Condition of adaptive norms: one per sample, or one per token.
@@ -259,6 +259,13 @@ class Module(nnx.Module):
         for expert, (config, cond_dim) in enumerate(zip(configs, cond_dims, strict=True)):
             setattr(self, _name("final_norm", expert), RMSNorm(config.width, cond_dim=cond_dim, rngs=rngs))
         self.dtype = dtype
+        self.cache_shape = (configs[0].depth, configs[0].num_kv_heads, configs[0].head_dim)
+
+    def empty_cache(self, batch_size: int, slots: int) -> KVCache:
+        """A cache of zeros, to be filled with `write_at`."""
+        depth, kv_heads, head_dim = self.cache_shape
+        zeros = jnp.zeros((depth, batch_size, slots, kv_heads, head_dim), self.dtype)
+        return zeros, zeros
 
     def embed(self, ids: at.Int[at.Array, "b t"]) -> at.Float[at.Array, "b t d"]:
         """Token vectors of the first expert, in the compute dtype."""
@@ -306,7 +313,7 @@ def _name(name: str, expert: int) -> str:
 
 
 def _projections(config: Config) -> dict[str, tuple[tuple[int, ...], nnx.Initializer]]:
-    """Names, shapes and initialisers of an expert's attention weights; q, k and v are one where every head has its own."""
+    """Name -> (shape, initialiser) of an expert's attention weights; q, k and v are one where no head is shared."""
     n, k, d, h = config.num_heads, config.num_kv_heads, config.width, config.head_dim
     per_head = nnx.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,))
     per_kind_and_head = nnx.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0, 1))

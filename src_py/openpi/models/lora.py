@@ -11,6 +11,8 @@ from flax import nnx
 from openpi.shared import array_typing as at
 from openpi.shared import nnx_utils
 
+_init_factor = nnx.initializers.normal(stddev=0.01)
+
 
 @dataclass(frozen=True)
 class LoRAConfig:
@@ -27,7 +29,7 @@ class LoRAConfig:
 
     rank: int
     alpha: float = 1.0
-    init_fn: nnx.Initializer = nnx.initializers.normal(stddev=0.01)
+    init_fn: nnx.Initializer = _init_factor
     rslora: bool = False
     axes: tuple[int, int] = (-2, -1)
     label: str = "L"

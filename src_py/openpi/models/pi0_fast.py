@@ -187,23 +187,40 @@ class Pi0FAST(_model.BaseModel):
         Returns:
             Token ids as float32, like the actions of other models.
         """
+        start, prefix_mask = self._read_prefix(rng, observation, max_decoding_steps)
+        end = jax.lax.while_loop(
+            lambda state: ~state.stopped & (state.step < max_decoding_steps),
+            lambda state: self._decode(state, prefix_mask, temperature),
+            start,
+        )
+        return end.tokens
+
+    def _read_prefix(
+        self, rng: at.KeyArrayLike, observation: _model.Observation, max_decoding_steps: int
+    ) -> tuple[Decoding, at.Bool[at.Array, "b p"]]:
+        """The state before the first token, with room for all of them in the cache, and the right-aligned mask."""
         observation = self._preprocess(None, observation, train=False)
         tokens, mask, ar_mask = self.embed_inputs(observation)
         tokens, mask, attn_mask = left_to_right_align(tokens, mask, make_attn_mask(mask, ar_mask))
-        (outputs,), kv_cache = self.PaliGemma.llm([tokens], jnp.cumsum(mask, axis=-1) - 1, attn_mask)
-        room = [(0, 0), (0, 0), (0, max_decoding_steps), (0, 0), (0, 0)]
-        start = Decoding(
+        batch_size, prefix_len = mask.shape
+        # The empty slots are masked, but not without effect: a missing image's tokens see nothing, so that their
+        # attention is uniform over all slots, and decoding does look at them (see `_append`).
+        (outputs,), kv_cache = self.PaliGemma.llm(
+            [tokens],
+            jnp.cumsum(mask, axis=-1) - 1,
+            jnp.pad(attn_mask, [(0, 0), (0, 0), (0, max_decoding_steps)]),
+            kv_cache=self.PaliGemma.llm.empty_cache(batch_size, prefix_len + max_decoding_steps),
+            write_at=jnp.int32(0),
+        )
+        state = Decoding(
             step=jnp.int32(0),
             stopped=jnp.bool_(False),
             rng=rng,
             logits=self.PaliGemma.llm.embedder.decode(outputs[:, -1]),
-            tokens=jnp.zeros((tokens.shape[0], max_decoding_steps)),
-            kv_cache=jax.tree.map(lambda x: jnp.pad(x, room), kv_cache),
+            tokens=jnp.zeros((batch_size, max_decoding_steps)),
+            kv_cache=kv_cache,
         )
-        end = jax.lax.while_loop(
-            lambda s: ~s.stopped & (s.step < max_decoding_steps), lambda s: self._decode(s, mask, temperature), start
-        )
-        return end.tokens
+        return state, mask
 
     def _decode(
         self, state: Decoding, prefix_mask: at.Bool[at.Array, "b p"], temperature: float | at.Array

@@ -1,9 +1,9 @@
 """Real-time chunking: a new action chunk that continues the one being executed.
 
 Black et al., "Real-Time Execution of Action Chunking Flow Policies" (arXiv 2506.07339), treat it as inpainting. While
-the network computes, d more steps of the previous chunk Y are executed; the new chunk has to agree with them, and should
-stay near the rest of Y. In the papers' time tau = 1 - t, running from 0 (noise) to 1, every step replaces the velocity
-v by
+the network computes, d more steps of the previous chunk Y are executed; the new chunk has to agree with them, and
+should stay near the rest of Y. In the paper's time tau = 1 - t, running from 0 (noise) to 1, every step replaces the
+velocity v by
 
     v + min(beta, (1 - tau) / (tau r^2)) * J^T [(Y - A1) * W],    r^2 = (1 - tau)^2 / (tau^2 + (1 - tau)^2),
 
