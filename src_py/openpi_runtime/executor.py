@@ -11,6 +11,7 @@ from jaxtyping import Float64
 
 from openpi_runtime.chunk import ActionChunk, Step
 from openpi_runtime.clock import ClockState, ClockWatch
+from openpi_runtime.conventions import ActionConvention
 from openpi_runtime.gate import ChunkGate
 from openpi_runtime.joints import JointMerger
 from openpi_runtime.latency import LatencyTracker
@@ -56,7 +57,7 @@ class TickResult:
     Attributes:
         command: [dim] in runtime units, to be published; None: publish nothing.
         velocity: [dim] per second, of the command against the one before.
-        wanted: the strategy's own action before ramp and filter, None where no step was due.
+        wanted: the target the strategy's action asks for, before ramp and filter; None where no step was due.
         chunk_id, next_step, steps_left: of the chunk the last executed step came from.
     """
 
@@ -107,9 +108,12 @@ class Executor:
         self._period_s = period_s
         self._filter = SafetyFilter(limits, period_s, self.rules.safety, end_effectors)
         speed = np.where(limits.gripper, self.rules.ramp_gripper_speed, self.rules.ramp_speed)
+        # A velocity starts at the measured position by itself; a ramp would only fall behind it.
+        speed = np.where([column.kind == "velocity" for column in spec.action], spec.velocity_step / period_s, speed)
         self._ramp = Ramp(speed, period_s)
         self._latency = LatencyTracker(warm_up=0)
         self._relative = relative_mask(spec.action)
+        self._convention = ActionConvention(spec)
         self._held: Vector | None = None
         self._step: Step | None = None
         self._chunk_came_ns: int | None = None
@@ -251,15 +255,16 @@ class Executor:
             self._ramp.start()
             self._held = self._anchor(measured)
         last = self.limits.clip(measured) if self._held is None else self._held
-        verdict = self._filter.check(self._ramp.step(last, step.action), last)
+        target = self._convention.target(step.action, measured)
+        verdict = self._filter.check(self._ramp.step(last, target), last)
         if verdict.outcome is Outcome.HOLD:
             self._machine.handle(Event.LIMIT, verdict.reason)
-            return self._hold(step.action)
+            return self._hold(target)
         if verdict.outcome is Outcome.CLAMP:
             self.clamped_ticks += 1
             self.last_clamp = verdict.reason
         self._held, self._step, self._started = verdict.command, step, True
-        return self._result(verdict.command, (verdict.command - last) / self._period_s, step.action)
+        return self._result(verdict.command, (verdict.command - last) / self._period_s, target)
 
     def _anchor(self, measured: Vector) -> Vector:
         """Where a ramp starts: the held command while the robot is near it, else where the robot is."""

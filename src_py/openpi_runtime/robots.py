@@ -13,7 +13,7 @@ from openpi_runtime.located_yaml import Entry, SpecError
 CONTROLLERS = ("joint_trajectory", "forward", "interbotix")
 ROLES = ("base", "left_wrist", "right_wrist", "extra")
 UNITS = ("rad", "m", "rad/s", "m/s", "gripper", "none")
-KINDS = ("absolute", "relative")
+KINDS = ("absolute", "relative", "velocity")
 
 Named = TypeVar("Named", "Group", "Camera", "Column")
 
@@ -44,13 +44,17 @@ class Calibration:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gripper:
-    """A gripper of a group; its column is in runtime units (`RobotSpec.gripper_convention`)."""
+    """A gripper of a group; its column is in runtime units (`RobotSpec.gripper_convention`).
+
+    With a threshold its commands are binarised: wholly to the upper end above it, wholly to the lower one else.
+    """
 
     name: str
     state_joint: str
     command_joint: str
     calibration: Calibration
     calibrations: dict[str, Calibration]
+    threshold: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +118,11 @@ class LimitRules:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RobotSpec:
-    """A robot as policy node, executor, recorder and converters see it; see config/robots/*.yaml."""
+    """A robot as policy node, executor, recorder and converters see it; see config/robots/*.yaml.
+
+    Attributes:
+        velocity_step: displacement in rad that a "velocity" of 1 asks for in one control step; 0 without such columns.
+    """
 
     name: str
     description: str
@@ -128,6 +136,7 @@ class RobotSpec:
     state: tuple[Column, ...]
     action: tuple[Column, ...]
     limits: LimitRules
+    velocity_step: float = 0.0
 
     @property
     def period_ns(self) -> int:
@@ -190,9 +199,11 @@ def load_robot(name_or_path: str | Path) -> RobotSpec:
 def _parse(path: Path, _modified: int) -> RobotSpec:
     top = located_yaml.load(path).mapping(
         required=("name", "rate_hz", "executed_steps", "urdf", "groups", "cameras", "state", "action"),
-        optional=("description", "default_prompt", "gripper_convention", "limits"),
+        optional=("description", "default_prompt", "gripper_convention", "limits", "velocity_step"),
     )
     groups = _unique(tuple(_group(entry) for entry in top["groups"].items()), top["groups"])
+    state = _columns(top["state"], groups)
+    action = _commanded(_columns(top["action"], groups), top["action"], groups)
     convention = _span(top["gripper_convention"]) if "gripper_convention" in top else Span(closed=0.0, open=1.0)
     return RobotSpec(
         name=top["name"].text(),
@@ -204,14 +215,23 @@ def _parse(path: Path, _modified: int) -> RobotSpec:
         gripper_convention=convention,
         groups=groups,
         cameras=_unique(tuple(_camera(entry) for entry in top["cameras"].items()), top["cameras"]),
-        state=_columns(top["state"], groups),
-        action=_commanded(_columns(top["action"], groups), top["action"], groups),
+        state=state,
+        action=action,
         limits=_limits(top["limits"]) if "limits" in top else LimitRules(),
+        velocity_step=_velocity_step(top, action),
     )
 
 
 def _text(entries: dict[str, Entry], name: str, default: str = "") -> str:
     return entries[name].text() if name in entries else default
+
+
+def _velocity_step(top: dict[str, Entry], action: tuple[Column, ...]) -> float:
+    if "velocity_step" in top:
+        return top["velocity_step"].number(1e-6, 10.0)
+    if any(column.kind == "velocity" for column in action):
+        raise top["action"].error("has columns of kind 'velocity', so the file must give velocity_step (rad a step)")
+    return 0.0
 
 
 def _group(entry: Entry) -> Group:
@@ -244,7 +264,9 @@ def _topic(entry: Entry) -> str:
 
 
 def _gripper(entry: Entry) -> Gripper:
-    fields = entry.mapping(required=("name", "state_joint", "command_joint", "calibration", "calibrations"))
+    fields = entry.mapping(
+        required=("name", "state_joint", "command_joint", "calibration", "calibrations"), optional=("threshold",)
+    )
     calibrations = {name: _calibration(value) for name, value in fields["calibrations"].entries().items()}
     chosen = fields["calibration"].text(tuple(calibrations))
     return Gripper(
@@ -253,6 +275,7 @@ def _gripper(entry: Entry) -> Gripper:
         command_joint=fields["command_joint"].text(),
         calibration=calibrations[chosen],
         calibrations=calibrations,
+        threshold=fields["threshold"].number(-100, 100) if "threshold" in fields else None,
     )
 
 

@@ -1,0 +1,41 @@
+"""From a policy's action to joint targets: what a robot's columns mean besides plain positions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from openpi_runtime.robots import RobotSpec
+from openpi_runtime.safety import Vector
+
+
+class ActionConvention:
+    """Turns one action into the command it asks for.
+
+    Columns of the kind "velocity" are fractions of `spec.velocity_step`, moved from the measured position in one
+    control step (DROID: 0.2 rad); if any exceeds 1 in magnitude, all are scaled so that the largest is 1 and the
+    direction of motion stays. Grippers with a threshold are commanded wholly open or wholly closed. Every other column
+    is a target as it is.
+    """
+
+    def __init__(self, spec: RobotSpec) -> None:
+        self._velocity = np.array([column.kind == "velocity" for column in spec.action])
+        self._step = spec.velocity_step
+        self._binary = [
+            (index, gripper.threshold)
+            for index, column in enumerate(spec.action)
+            if (gripper := spec.group(column.group).gripper) is not None
+            and spec.is_gripper(column)
+            and gripper.threshold is not None
+        ]
+        self._ends = sorted((spec.gripper_convention.closed, spec.gripper_convention.open))
+
+    def target(self, action: Vector, measured: Vector) -> Vector:
+        """The command [d] for an action [d] at the measured positions [d], in the columns' own units."""
+        target = np.array(action, dtype=np.float64)
+        if self._velocity.any():
+            velocity = target[self._velocity]
+            velocity /= max(1.0, float(np.abs(velocity).max()))
+            target[self._velocity] = measured[self._velocity] + self._step * velocity
+        for index, threshold in self._binary:
+            target[index] = self._ends[int(action[index] > threshold)]
+        return target
