@@ -88,7 +88,7 @@ def test_actions_shorter_than_their_statistics_are_unnormalized():
         np.testing.assert_array_equal(short["actions"], whole["actions"][:, :3])
 
 
-def test_delta_and_absolute_are_inverse_and_leave_the_argument_alone():
+def test_delta_actions():
     data = {"state": np.array([1.0, 2.0, 3.0]), "actions": np.array([[3.0, 4.0, 5.0], [5.0, 6.0, 7.0]])}
     mask = transforms.make_bool_mask(2, -1)
     delta = transforms.DeltaActions(mask)(data)

@@ -38,6 +38,7 @@ class Policy(BasePolicy):
         device: str | None = None,
     ) -> None:
         self._input_transforms = tuple(transforms)
+        self._input_transform = _transforms.compose(self._input_transforms)
         self._output_transform = _transforms.compose(output_transforms)
         self._metadata = metadata or {}
         self._action_horizon, self._action_dim = _model_sizes(model)
@@ -79,8 +80,7 @@ class Policy(BasePolicy):
         obs, rtc_keys = rtc.split(_copied(obs))
         request = rtc.parse(rtc_keys, self._action_horizon) if rtc_keys and self._takes_previous_actions else None
         if request is None:
-            inputs = _transforms.compose(self._input_transforms)(obs)
-            return self._run([inputs], noise, {})[0]
+            return self._run([self._input_transform(obs)], noise, {})[0]
         inputs, prev_actions = rtc.apply_inputs(self._input_transforms, obs, request.prev_actions)
         result = self._run([inputs], noise, request.sample_kwargs(prev_actions))[0]
         return {**result, rtc.FROZEN_STEPS: request.delay}
@@ -91,8 +91,7 @@ class Policy(BasePolicy):
         if any(rtc.split(obs)[1] for obs in observations):  # a chunk of its own to continue: one after the other
             noises = [None] * len(observations) if noise is None else list(noise)
             return [self._infer_one(obs, one) for obs, one in zip(observations, noises, strict=True)]
-        transform = _transforms.compose(self._input_transforms)
-        return self._run([transform(_copied(obs)) for obs in observations], noise, {})
+        return self._run([self._input_transform(_copied(obs)) for obs in observations], noise, {})
 
     def _run(
         self, samples: list[dict[str, Any]], noise: np.ndarray | None, arguments: dict[str, Any]

@@ -121,7 +121,7 @@ def policy(case, fast_folder, tokenizer_in_data_home) -> _policy.Policy:
 
 
 def test_model_inputs(case, policy):
-    inputs = transforms.compose(policy._input_transforms)(case.observation)
+    inputs = policy._input_transform(case.observation)
     flat = transforms.flatten_dict(inputs)
     expected = {
         name.removeprefix("model_inputs|").replace("|", "/"): array
@@ -175,7 +175,7 @@ def test_actions_of_parameters_that_were_not_rounded(case, policy, fast_folder):
 
 @fast_only
 def test_fast_tokens(case, policy):
-    inputs = transforms.compose(policy._input_transforms)(case.observation)
+    inputs = policy._input_transform(case.observation)
     tokens, _ = policy._sample(_policy._stacked([_policy._arrays(inputs)]), {})
     np.testing.assert_array_equal(tokens, case.outputs["tokens_f32"])
 
