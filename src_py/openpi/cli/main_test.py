@@ -33,6 +33,7 @@ def fake_commands(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     table = {"greet": "fake_openpi_commands.greet", "bench echo": "fake_openpi_commands.echo", "gone": "no.such.module"}
     monkeypatch.setattr(cli, "COMMANDS", table)
+    monkeypatch.setattr(cli.importlib.metadata, "entry_points", lambda group: [])
 
 
 @pytest.mark.usefixtures("fake_commands")

@@ -166,3 +166,11 @@ def test_small_model_is_small():
 
     shapes = fitting.model_shapes(_config.get_config("pi0_aloha_sim_small").model)
     assert sum(math.prod(shape) for shape in shapes.values()) < 1_000_000
+
+
+@pytest.mark.parametrize("name", ["pi0_libero", "pi0_droid", "pi05_positronic_lowmem", "pi0_aloha"])
+def test_tokenizer_of_one_s_own(name):
+    config = _config.get_config(name)
+    data = dataclasses.replace(config.data, tokenizer_path=data_config.SMALL_TOKENIZER)
+    built = data.create(config.assets_dirs, config.model)
+    assert any(type(step).__name__ == "TokenizePrompt" for step in built.model_transforms.inputs)

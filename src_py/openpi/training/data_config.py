@@ -157,11 +157,13 @@ class DataConfigFactory(abc.ABC):
         repo_id: the LeRobot data set; may stay unset for configs that only serve.
         assets: where the statistics lie.
         base_config: values for fields that the factory does not set itself.
+        tokenizer_path: SentencePiece model file; None for PaliGemma's.
     """
 
     repo_id: str = tyro.MISSING
     assets: AssetsConfig = dataclasses.field(default_factory=AssetsConfig)
     base_config: tyro.conf.Suppress[DataConfig | None] = None
+    tokenizer_path: str | None = dataclasses.field(default=None, kw_only=True)
 
     @abc.abstractmethod
     def create(self, assets_dirs: pathlib.Path, model_config: _model.BaseModelConfig) -> DataConfig:
@@ -181,6 +183,10 @@ class DataConfigFactory(abc.ABC):
             norm_stats=self._load_norm_stats(self.assets.assets_dir or assets_dirs, asset_id),
             use_quantile_norm=model_config.model_type is not _model.ModelType.PI0,
         )
+
+    def around_model(self, model_config: _model.BaseModelConfig, default_prompt: str | None = None) -> transforms.Group:
+        """The default transforms nearest to the model, with this factory's tokenizer."""
+        return ModelTransformFactory(default_prompt, tokenizer_path=self.tokenizer_path)(model_config)
 
     def _load_norm_stats(
         self, assets_dir: pathlib.Path | str, asset_id: str | None
@@ -211,7 +217,12 @@ class FakeDataConfig(DataConfigFactory):
 
 @dataclasses.dataclass(frozen=True)
 class SimpleDataConfig(DataConfigFactory):
-    """A data config from two functions of the model config, each giving a group of transforms."""
+    """A data config from two functions of the model config, each giving a group of transforms.
+
+    Attributes:
+        data_transforms: the robot's.
+        model_transforms: those nearest to the model.
+    """
 
     data_transforms: tyro.conf.Suppress[Callable[[_model.BaseModelConfig], transforms.Group]] = dataclasses.field(
         default_factory=lambda: _no_transforms
@@ -221,10 +232,13 @@ class SimpleDataConfig(DataConfigFactory):
     )
 
     def create(self, assets_dirs: pathlib.Path, model_config: _model.BaseModelConfig) -> DataConfig:
+        near_model = self.model_transforms
+        if self.tokenizer_path is not None and isinstance(near_model, ModelTransformFactory):
+            near_model = dataclasses.replace(near_model, tokenizer_path=self.tokenizer_path)
         return dataclasses.replace(
             self.create_base_config(assets_dirs, model_config),
             data_transforms=self.data_transforms(model_config),
-            model_transforms=self.model_transforms(model_config),
+            model_transforms=near_model(model_config),
         )
 
 

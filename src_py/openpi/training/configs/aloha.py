@@ -33,7 +33,6 @@ class LeRobotAlohaDataConfig(data_config.DataConfigFactory):
         use_delta_joint_actions: the model learns joint targets relative to the state; grippers stay absolute.
         default_prompt: for data without one.
         adapt_to_pi: convert joint signs and gripper to the space the base models were trained in.
-        tokenizer_path: SentencePiece model file; None for PaliGemma's.
     """
 
     use_delta_joint_actions: bool = True
@@ -43,7 +42,6 @@ class LeRobotAlohaDataConfig(data_config.DataConfigFactory):
         default=repack(cam_high="observation.images.top")
     )
     action_sequence_keys: tuple[str, ...] = ("action",)
-    tokenizer_path: str | None = dataclasses.field(default=None, kw_only=True)
 
     def create(self, assets_dirs: pathlib.Path, model_config: model.BaseModelConfig) -> DataConfig:
         robot = transforms.Group(
@@ -52,12 +50,11 @@ class LeRobotAlohaDataConfig(data_config.DataConfigFactory):
         )
         if self.use_delta_joint_actions:
             robot = data_config.with_delta_actions(robot, DELTA_MASK)
-        around_model = data_config.ModelTransformFactory(self.default_prompt, tokenizer_path=self.tokenizer_path)
         return dataclasses.replace(
             self.create_base_config(assets_dirs, model_config),
             repack_transforms=self.repack_transforms,
             data_transforms=robot,
-            model_transforms=around_model(model_config),
+            model_transforms=self.around_model(model_config, self.default_prompt),
             action_sequence_keys=self.action_sequence_keys,
         )
 

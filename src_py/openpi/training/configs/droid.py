@@ -71,7 +71,7 @@ class RLDSDroidDataConfig(data_config.DataConfigFactory):
             self.create_base_config(assets_dirs, model_config),
             repack_transforms=repack(keys),
             data_transforms=robot,
-            model_transforms=data_config.ModelTransformFactory()(model_config),
+            model_transforms=self.around_model(model_config),
             rlds_data_dir=self.rlds_data_dir,
             action_space=self.action_space,
             datasets=self.datasets,
@@ -96,7 +96,7 @@ class LeRobotDROIDDataConfig(data_config.DataConfigFactory):
             self.create_base_config(assets_dirs, model_config),
             repack_transforms=repack(keys),
             data_transforms=droid_transforms(model_config),
-            model_transforms=data_config.ModelTransformFactory()(model_config),
+            model_transforms=self.around_model(model_config),
         )
 
 

@@ -42,7 +42,7 @@ class LeRobotLiberoDataConfig(data_config.DataConfigFactory):
             self.create_base_config(assets_dirs, model_config),
             repack_transforms=transforms.Group(inputs=[transforms.RepackTransform(keys)]),
             data_transforms=robot,
-            model_transforms=data_config.ModelTransformFactory()(model_config),
+            model_transforms=self.around_model(model_config),
         )
 
 

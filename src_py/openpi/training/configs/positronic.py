@@ -49,7 +49,7 @@ class LeRobotCodecDataConfig(data_config.DataConfigFactory):
                 inputs=[libero_policy.LiberoInputs(model_config.model_type)],
                 outputs=[LeadingActions(self.action_dim)],
             ),
-            model_transforms=data_config.ModelTransformFactory()(model_config),
+            model_transforms=self.around_model(model_config),
         )
 
 
