@@ -37,7 +37,7 @@ def parse(argv: list[str]) -> TrainConfig:
     from openpi.training import config as _config
 
     if positional is None and paths.config_name is None and any(a in ("-h", "--help") for a in rest):
-        return _config.cli(["--help"], prog="openpi train")
+        return _config.cli(args=["--help"], prog="openpi train")
     name = run_paths.config_name(positional, paths.config_name, paths.input_path)
     config = _config.get_config(name)
     base = run_paths.with_paths(
