@@ -100,8 +100,9 @@ def find_command(argv: list[str], table: dict[str, str]) -> tuple[str, list[str]
 def _unknown(argv: list[str], table: dict[str, str]) -> str:
     words = [word for word in argv[:2] if not word.startswith("-")]
     asked = " ".join(words)
-    near = difflib.get_close_matches(asked, table, n=3, cutoff=0.5)
-    near = near or difflib.get_close_matches(words[0] if words else argv[0], table, n=3, cutoff=0.5)
+    names = [*table, *sorted({name.split()[0] for name in table if " " in name})]
+    near = difflib.get_close_matches(asked, names, n=3, cutoff=0.5)
+    near = near or difflib.get_close_matches(words[0] if words else argv[0], names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(f'`openpi {name}`' for name in near)}?" if near else ""
     return f"There is no command `openpi {asked or argv[0]}`.{hint} `openpi --help` lists all commands."
 

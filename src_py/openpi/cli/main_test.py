@@ -59,7 +59,10 @@ def test_error_becomes_a_sentence(capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("fake_commands")
-@pytest.mark.parametrize(("argv", "nearest"), [(["gret"], "openpi greet"), (["bench", "ecko"], "openpi bench echo")])
+@pytest.mark.parametrize(
+    ("argv", "nearest"),
+    [(["gret"], "openpi greet"), (["bench", "ecko"], "openpi bench echo"), (["benhc"], "openpi bench")],
+)
 def test_typo_names_nearest_command(argv, nearest, capsys):
     assert cli.dispatch(argv) == 2
     assert f"Did you mean `{nearest}`" in capsys.readouterr().err
