@@ -32,11 +32,13 @@ def with_paths(
 ) -> TrainConfig:
     """The config reading the dataset `input_path` and the statistics below `stats_path`, writing to `output_path`.
 
-    Statistics of a dataset given by its path are named by its folder.
+    Its statistics go by the config's asset_id, so that the config finds them in the checkpoint when it serves; where
+    it has none, by the folder's name.
     """
     if input_path is not None:
         folder = pathlib.Path(input_path).expanduser().resolve()
-        assets = dataclasses.replace(config.data.assets, assets_dir=None, asset_id=folder.name)
+        asset_id = config.data.assets.asset_id or folder.name
+        assets = dataclasses.replace(config.data.assets, assets_dir=None, asset_id=asset_id)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, repo_id=str(folder), assets=assets))
     if stats_path is not None:
         config = with_stats_path(config, stats_path)

@@ -7,7 +7,7 @@ from openpi import transforms
 from openpi.models import model, pi0_config
 from openpi.policies import arrays, libero_policy
 from openpi.training import data_config, optimizer, weight_loaders
-from openpi.training.data_config import DataConfig
+from openpi.training.data_config import AssetsConfig, DataConfig
 from openpi.training.train_config import TrainConfig
 
 # The codecs' actions: pose as position 3 and quaternion 4, or 7 joints; then the grip.
@@ -61,6 +61,7 @@ CONFIGS = [
         model=_PI05_LORA,
         data=LeRobotCodecDataConfig(
             repo_id="local",  # `openpi train --input-path` names the data set
+            assets=AssetsConfig(asset_id="positronic"),
             base_config=DataConfig(prompt_from_task=True),
         ),
         weight_loader=weight_loaders.CheckpointWeightLoader("gs://openpi-assets/checkpoints/pi05_base/params"),
