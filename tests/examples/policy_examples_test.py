@@ -47,6 +47,9 @@ def test_a_policy_around_a_bare_jax_model(config, observation):
     assert result["actions"].shape == (50, 32)
     np.testing.assert_array_equal(result["state"], observation["state"])
     assert result["policy_timing"].keys() == {"infer_ms"}
+    one_camera = {**observation, "images": {"base_0_rgb": observation["images"]["base_0_rgb"]}}
+    with pytest.raises(ValueError, match="left_wrist_0_rgb"):
+        policy.infer(one_camera)
 
 
 def test_a_policy_around_a_bare_pytorch_model(config, observation):

@@ -135,13 +135,13 @@ class PolicyRecorder(BasePolicy):
         numbers = [path.stem.removeprefix("step_") for path in self._directory.glob("step_*.npy")]
         self._step = max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
 
-    def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
-        """Infer with the recorded policy, write the record, return the result."""
-        inputs = _copied(obs)
+    def infer(self, obs: Any) -> Any:
+        """Infer with the recorded policy, write the record (one for each observation of a list), return the result."""
         results = self._policy.infer(obs)
-        record = _transforms.flatten_dict({"inputs": inputs, "outputs": results})
-        np.save(self._directory / f"step_{self._step}.npy", np.asarray(record))  # a dict: 0-d object array
-        self._step += 1
+        for one, result in [(obs, results)] if isinstance(obs, Mapping) else zip(obs, results, strict=True):
+            record = _transforms.flatten_dict({"inputs": one, "outputs": result})
+            np.save(self._directory / f"step_{self._step}.npy", np.asarray(record))  # a dict: 0-d object array
+            self._step += 1
         return results
 
     def reset(self) -> None:

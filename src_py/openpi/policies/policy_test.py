@@ -137,8 +137,8 @@ def test_recorder_keeps_inputs_and_outputs_and_goes_on_counting(policy, tmp_path
     assert record["inputs/prompt"] == "fold"
     assert record["inputs/images/base_0_rgb"].shape == (8, 8, 3)
     np.testing.assert_array_equal(record["outputs/actions"], result["actions"])
-    PolicyRecorder(policy, tmp_path / "records").infer(observation())
-    assert sorted(path.name for path in (tmp_path / "records").iterdir()) == [f"step_{i}.npy" for i in range(3)]
+    assert len(PolicyRecorder(policy, tmp_path / "records").infer([observation()] * 2)) == 2
+    assert sorted(path.name for path in (tmp_path / "records").iterdir()) == [f"step_{i}.npy" for i in range(4)]
     assert recorder.metadata == policy.metadata
 
 

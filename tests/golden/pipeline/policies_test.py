@@ -189,6 +189,17 @@ def action_units(case: Case) -> np.ndarray:
     return np.maximum(stats.std, 1e-3)
 
 
+@fast_only
+def test_decoding_steps_are_an_argument_of_the_policy(case, fast_folder):
+    config = train_config(case, "float32", fast_folder)
+    short = policy_config.create_trained_policy(
+        config, case.folder / "checkpoint", sample_kwargs={"max_decoding_steps": 7, "temperature": 0.0}
+    )
+    inputs = short._input_transform(case.observation)
+    tokens, _ = short._sample(_policy._stacked([_policy._arrays(inputs)]), {})
+    np.testing.assert_array_equal(tokens, case.outputs["tokens_f32"][:, :7])
+
+
 @flow_only
 def test_batched_inference_equals_single(case, policy):
     other = {**case.observation, "prompt": "open the drawer"}
