@@ -91,8 +91,9 @@ class FsqCodec:
         path = None if directory is None else pathlib.Path(directory).expanduser() / FILE_NAME
         if path is None or not path.is_file():
             raise FileNotFoundError(
-                f"There is no FSQ action codec at {path}; fit one (openpi.models.fsq.FsqCodec.fit(...).save(folder)) "
-                "and give the folder as fsq_tokenizer_path."
+                f"There is no FSQ action codec in {directory} (a local folder with {FILE_NAME}; the published network is "
+                "not part of this package). Fit one, openpi.models.fsq.FsqCodec.fit(...).save(folder), and give the "
+                "folder as fsq_tokenizer_path."
             )
         with np.load(path) as data:
             shape, levels = (tuple(int(value) for value in data[name]) for name in ("shape", "levels"))

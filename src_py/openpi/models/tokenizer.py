@@ -171,17 +171,23 @@ class BinningTokenizer(_ActionTokenizer):
 
 
 class FSQTokenizer(_ActionTokenizer):
-    """A fixed number of tokens per chunk by finite scalar quantisation; the codec is `fsq_tokenizer_path`'s.
+    """A fixed number of tokens per chunk by finite scalar quantisation, with the codec in `fsq_tokenizer_path`.
+
+    The codec is read when actions are first encoded or decoded.
 
     Raises:
-        FileNotFoundError: no path was given, or it holds no codec (see `openpi.models.fsq`).
+        FileNotFoundError: then, where the path holds no codec (see `openpi.models.fsq`).
     """
 
     def __init__(
         self, max_len: int = 256, fsq_tokenizer_path: PathLike | None = None, *, model_path: PathLike | None = None
     ) -> None:
         super().__init__(max_len, model_path)
-        self._codec = fsq.FsqCodec.load(fsq_tokenizer_path)
+        self._path = fsq_tokenizer_path
+
+    @functools.cached_property
+    def _codec(self) -> fsq.FsqCodec:
+        return fsq.FsqCodec.load(self._path)
 
     def _encode_actions(self, actions: np.ndarray) -> np.ndarray:
         return self._codec.encode(actions)

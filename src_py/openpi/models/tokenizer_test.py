@@ -166,4 +166,4 @@ def test_fsq_round_trip(chunks, tmp_path):
     error = np.abs(decoded - chunks[0]).mean()
     assert error < 0.5 * np.abs(chunks.mean(axis=0) - chunks[0]).mean()  # far better than always giving the mean
     with pytest.raises(FileNotFoundError, match="fsq_tokenizer_path"):
-        FSQTokenizer(model_path=SMALL_MODEL)
+        FSQTokenizer(model_path=SMALL_MODEL).tokenize("x", np.zeros(2), chunks[0])
