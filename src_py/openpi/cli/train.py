@@ -43,7 +43,7 @@ def parse(argv: list[str]) -> TrainConfig:
     base = run_paths.with_paths(
         config, input_path=paths.input_path, stats_path=paths.stats_path, output_path=paths.output_path
     )
-    return tyro.cli(TrainConfig, args=rest, default=base, prog=f"openpi train {name}")
+    return _config.override(base, rest, prog=f"openpi train {name}")
 
 
 def _joined_booleans(argv: list[str]) -> list[str]:
@@ -72,7 +72,7 @@ def main(args: TrainConfig) -> int:
     import jax
 
     join_other_processes()
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/jax"))
     from openpi.training import train_loop
 

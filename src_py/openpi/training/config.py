@@ -5,6 +5,7 @@ group `openpi.configs`, each naming a module that calls `register_config`), and 
 `my_robot.py:my_config`, or just `my_robot.py` where it registers one config only.
 """
 
+import dataclasses
 import difflib
 import importlib.metadata
 import importlib.util
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 import tyro
+from flax import nnx
 
 from openpi.training import configs
 from openpi.training.configs.aloha import LeRobotAlohaDataConfig
@@ -49,6 +51,7 @@ __all__ = [
     "cli",
     "config_names",
     "get_config",
+    "override",
     "register_config",
 ]
 
@@ -111,7 +114,15 @@ def cli(*, args: Sequence[str] | None = None, prog: str | None = None) -> TrainC
         print(f"usage: {prog or sys.argv[0]} CONFIG [options]\n\nConfigs: {', '.join(config_names())}")
         raise SystemExit(0 if args else 2)
     config = get_config(args[0])
-    return tyro.cli(TrainConfig, args=args[1:], default=config, prog=f"{prog or sys.argv[0]} {args[0]}")
+    return override(config, args[1:], prog=f"{prog or sys.argv[0]} {args[0]}")
+
+
+def override(config: TrainConfig, args: Sequence[str], *, prog: str) -> TrainConfig:
+    """The config with the fields changed that `--field value` options set."""
+    # tyro would look for options inside a filter, which has none that it understands.
+    plain = dataclasses.replace(config, freeze_filter=nnx.Nothing())
+    parsed = tyro.cli(TrainConfig, args=args, default=plain, prog=prog)
+    return dataclasses.replace(parsed, freeze_filter=config.freeze_filter)
 
 
 def _unknown(name: str, names: list[str]) -> str:

@@ -4,6 +4,7 @@ import math
 import pathlib
 
 import pytest
+import tyro
 
 from openpi.models import pi0_config
 from openpi.training import config as _config
@@ -94,6 +95,15 @@ def test_command_line_changes_fields():
     config = _config.cli(args=[*args, "--no-overwrite", "--lr-schedule.peak-lr", "1"])
     assert (config.name, config.exp_name, config.batch_size, config.overwrite) == ("debug", "x", 4, False)
     assert (config.model.action_horizon, config.optimizer.b1, config.lr_schedule.peak_lr) == (9, 0.5, 1.0)
+
+
+@pytest.mark.parametrize("name", _config.config_names())
+def test_command_line_takes_every_config(name):
+    config = _config.get_config(name)
+    given = ["--data.repo-id", "me"] if config.data.repo_id is tyro.MISSING else []
+    got = _config.cli(args=[name, "--exp-name", "x", *given])
+    assert dataclasses.replace(got, exp_name=config.exp_name, data=config.data) == config
+    assert type(got.data) is type(config.data)
 
 
 def test_command_line_changes_the_data(tmp_path):

@@ -21,21 +21,27 @@ class TrainConfig:
         name: unique in the registry; also a folder's name.
         project_name: W&B project.
         exp_name: names the run; a folder below the config's.
+        model: the model's sizes.
         weight_loader: where the weights start from.
         pytorch_weight_path: folder with model.safetensors to start PyTorch training from.
         pytorch_training_precision: "bfloat16" or "float32".
         ema_decay: decay a step of the moving average of the weights, which is what gets deployed; None for none.
-        freeze_filter: selects the parameters that stay as loaded.
+        lr_schedule: the learning rate by step.
+        optimizer: what moves the weights.
+        freeze_filter: selects the parameters that stay as loaded (an `nnx` filter; not on the command line).
         data: makes the data config.
         assets_base_dir: statistics go to <assets_base_dir>/<name>.
         checkpoint_base_dir: checkpoints go to <checkpoint_base_dir>/<name>/<exp_name>.
+        seed: of the weights, the order of the data and the noise.
         batch_size: samples a step, over all devices.
         num_workers: processes that load data.
+        num_train_steps: optimizer steps in all.
         log_interval: steps between log lines.
         save_interval: steps between checkpoints.
         keep_period: checkpoints at multiples of it are never deleted; None keeps the newest only.
         overwrite: delete an existing checkpoint folder.
         resume: go on from the newest checkpoint.
+        wandb_enabled: log to W&B.
         policy_metadata: told to clients by the policy server.
         fsdp_devices: devices that share one copy of the model.
         loop: what the training loop can do beyond the published configs.
@@ -52,7 +58,6 @@ class TrainConfig:
     lr_schedule: _optimizer.LRScheduleConfig = dataclasses.field(default_factory=_optimizer.CosineDecaySchedule)
     optimizer: _optimizer.OptimizerConfig = dataclasses.field(default_factory=_optimizer.AdamW)
     ema_decay: float | None = 0.99
-    # Any and not nnx.filterlib.Filter: its definition refers to itself, which tyro cannot resolve.
     freeze_filter: tyro.conf.Suppress[Any] = dataclasses.field(default_factory=nnx.Nothing)
     data: data_config.DataConfigFactory = dataclasses.field(default_factory=data_config.FakeDataConfig)
     assets_base_dir: str = "./assets"
