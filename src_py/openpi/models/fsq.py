@@ -91,7 +91,7 @@ class FsqCodec:
         path = None if directory is None else pathlib.Path(directory).expanduser() / FILE_NAME
         if path is None or not path.is_file():
             raise FileNotFoundError(
-                f"There is no FSQ action codec in {directory} (a local folder with {FILE_NAME}; the published network is "
+                f"There is no FSQ action codec in {directory} (a folder with {FILE_NAME}; the published network is "
                 "not part of this package). Fit one, openpi.models.fsq.FsqCodec.fit(...).save(folder), and give the "
                 "folder as fsq_tokenizer_path."
             )
