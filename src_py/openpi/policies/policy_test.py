@@ -289,3 +289,24 @@ def test_padding_in_the_statistics_does_not_count():
     with pytest.raises(ValueError, match="trained with 14"):
         checks.CheckState({"state": padded})({"state": np.zeros(13)})
     checks.CheckState(None)({"state": np.zeros(5)})
+
+
+def test_pytorch_models_behind_the_same_class():
+    torch = pytest.importorskip("torch", reason="PyTorch is an extra")
+
+    class TorchModel(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.config = EchoModel()  # has the sizes
+
+        def sample_actions(self, device, observation, noise=None, num_steps=10):
+            assert not self.training
+            assert observation.images["base_0_rgb"].dtype == observation.state.dtype == torch.float32
+            return noise + num_steps + observation.state[:, None]
+
+    policy = Policy(TorchModel(), is_pytorch=True, device="cpu", sample_kwargs={"num_steps": 3})
+    ones = observation(state=np.ones(DIM))
+    result = policy.infer({**ones, "rtc/prev_actions": np.zeros((HORIZON, DIM))}, noise=np.ones((HORIZON, DIM)))
+    np.testing.assert_array_equal(result["actions"], np.full((HORIZON, DIM), 5.0))
+    assert result["policy_timing"]["infer_ms"] > 0
+    assert rtc.FROZEN_STEPS not in result
