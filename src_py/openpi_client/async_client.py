@@ -113,10 +113,9 @@ class AsyncWebsocketClientPolicy:
         try:
             frame = await self._round_trip(connection, message, left_s)
             result = self._dialect.answer(frame)
-        except errors.InferenceError:
-            raise
-        except BaseException:
-            self.drop()  # whatever is still to come on this connection belongs to no request of ours
+        except BaseException as error:
+            if not (isinstance(error, errors.InferenceError) and self._dialect.goes_on_after_errors):
+                self.drop()  # whatever is still to come on this connection belongs to no request of ours
             raise
         self._count(len(message), len(frame), result, start)
         return result

@@ -8,6 +8,8 @@ from openpi_client import errors, msgpack_numpy
 class Dialect(Protocol):
     """Everything in which a policy server and a session server differ."""
 
+    goes_on_after_errors: bool
+
     def greeting(self, frame: bytes | str) -> dict[str, Any] | None:
         """Metadata from a message before the first request; None while the server says that it is still loading."""
 
@@ -16,7 +18,9 @@ class Dialect(Protocol):
 
 
 class PolicyDialect:
-    """The published protocol: metadata first, then one map an observation; text is an error."""
+    """The published protocol: metadata first, then one map an observation; text is an error, after which it closes."""
+
+    goes_on_after_errors = False
 
     def greeting(self, frame: bytes | str) -> dict[str, Any] | None:
         return self.answer(frame)
@@ -29,6 +33,8 @@ class PolicyDialect:
 
 class SessionDialect:
     """A session server: `{"status": "loading"}` until `{"meta": ..}`, then `{"result": ..}` or `{"error": ..}`."""
+
+    goes_on_after_errors = True
 
     def greeting(self, frame: bytes | str) -> dict[str, Any] | None:
         message = _session_message(frame)

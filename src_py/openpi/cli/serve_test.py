@@ -1,0 +1,45 @@
+import pytest
+import tyro
+
+from openpi.cli import serve
+
+
+def parse(*argv: str) -> serve.Args:
+    return tyro.cli(serve.Args, args=list(argv))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "Nothing to serve"),
+        ({"config": "pi0_aloha_sim_small"}, "--random-weights"),
+        ({"env": "droid", "dir": "x"}, "not both"),
+        ({"env": "droid", "tls_key": "x"}, "TLS needs both"),
+    ],
+)
+def test_wrong_options_are_explained(options, words):
+    with pytest.raises(ValueError, match=words):
+        serve.Args(**options)
+
+
+def test_every_robot_has_a_config():
+    from openpi.training import config
+
+    for name, _ in serve.DEFAULTS.values():
+        assert config.get_config(name).name == name
+
+
+def test_a_replica_is_started_with_the_same_options():
+    line = "--config pi0_aloha_sim_small --random-weights --replicas 3 --batch 4 --no-warm-up --api-keys a b"
+    args = parse(*line.split())
+    command = serve.replica_command(args, "/some/socket")
+    replica = parse(*command[command.index("serve") + 1 :])
+    assert replica.unix_socket == "/some/socket"
+    assert (replica.config, replica.random_weights, replica.batch, replica.warm_up) == (args.config, True, 4, False)
+    assert (replica.replicas, replica.api_keys) == (1, ())
+
+
+def test_batch_sizes_double():
+    assert serve._sizes(16) == [1, 2, 4, 8, 16]
+    assert serve._sizes(12) == [1, 2, 4, 8, 12]
+    assert serve._sizes(1) == [1]
