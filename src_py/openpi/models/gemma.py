@@ -9,7 +9,7 @@ Parameter names are those of published checkpoints: the first expert's have no s
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -63,8 +63,22 @@ def _lora(rank: int) -> dict[str, lora.LoRAConfig]:
     return {part: lora.LoRAConfig(rank=rank, alpha=float(rank)) for part in ("attn", "ffn")}
 
 
-_GEMMA_300M = {"width": 1024, "depth": 18, "mlp_dim": 4096, "num_heads": 8, "num_kv_heads": 1, "head_dim": 256}
-_GEMMA_2B = {"width": 2048, "depth": 18, "mlp_dim": 16_384, "num_heads": 8, "num_kv_heads": 1, "head_dim": 256}
+_GEMMA_300M: dict[str, Any] = {
+    "width": 1024,
+    "depth": 18,
+    "mlp_dim": 4096,
+    "num_heads": 8,
+    "num_kv_heads": 1,
+    "head_dim": 256,
+}
+_GEMMA_2B: dict[str, Any] = {
+    "width": 2048,
+    "depth": 18,
+    "mlp_dim": 16_384,
+    "num_heads": 8,
+    "num_kv_heads": 1,
+    "head_dim": 256,
+}
 _VARIANTS = {
     "dummy": Config(width=64, depth=4, mlp_dim=128, num_heads=8, num_kv_heads=1, head_dim=16),
     "gemma_300m": Config(**_GEMMA_300M),
@@ -112,8 +126,8 @@ class RMSNorm(nnx.Module):
         return (normed * (1 + scale) + shift).astype(x.dtype), gate
 
     def _modulation(self, cond: at.Float[at.Array, "..."], dtype: jnp.dtype) -> at.Float[at.Array, "b _ d3"]:
-        kernel, bias = (parameter[...].astype(dtype) for parameter in (self.Dense_0.kernel, self.Dense_0.bias))
-        modulation = jnp.dot(cond.astype(dtype), kernel) + bias
+        dense: Any = self.Dense_0
+        modulation = jnp.dot(cond.astype(dtype), dense.kernel[...].astype(dtype)) + dense.bias[...].astype(dtype)
         return modulation if cond.ndim == 3 else modulation[:, None]
 
 

@@ -139,7 +139,9 @@ def freeze_filter(adapted: Sequence[bool]) -> nnx.filterlib.Filter:
     Args:
         adapted: per expert of the language model, whether it has adapters.
     """
-    in_expert = [nnx_utils.PathRegex(rf".*llm.*_{expert}/.*") for expert in range(1, len(adapted))]
-    of_first = nnx.All(nnx_utils.PathRegex(".*llm.*"), *map(nnx.Not, in_expert))
+    in_expert: list[nnx.filterlib.Filter] = [
+        nnx_utils.PathRegex(rf".*llm.*_{expert}/.*") for expert in range(1, len(adapted))
+    ]
+    of_first: nnx.filterlib.Filter = nnx.All(nnx_utils.PathRegex(".*llm.*"), *map(nnx.Not, in_expert))
     frozen = [chosen for chosen, yes in zip([of_first, *in_expert], adapted, strict=True) if yes]
     return nnx.All(nnx.Any(*frozen), nnx.Not(nnx_utils.PathRegex(".*lora.*"))) if frozen else nnx.Nothing

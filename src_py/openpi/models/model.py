@@ -1,6 +1,7 @@
 """What all models have in common: their inputs, their configuration, and how parameters are read from disk."""
 
 import abc
+import dataclasses
 import enum
 import logging
 from collections.abc import Sequence
@@ -136,18 +137,20 @@ def preprocess_observation(
     """
     if missing := [key for key in image_keys if key not in observation.images]:
         raise ValueError(f"The images of {missing} are missing; the observation has {list(observation.images)}.")
+    if train and rng is None:
+        raise ValueError("preprocess_observation augments with train=True, which needs a random key; rng is None.")
     batch_shape = observation.state.shape[:-1]
+    keys = None if rng is None or not train else jax.random.split(rng, batch_shape[0])
     images = {}
     for key in image_keys:
         image = observation.images[key]
         if image.shape[-3:-1] != tuple(image_resolution):
             image = image_tools.resize_with_pad(image, *image_resolution)
-        if train:
-            # One key per sample, the same for every camera.
-            image = _augment(jax.random.split(rng, image.shape[0]), image, spatial="wrist" not in key)
+        if keys is not None:  # one key per sample, the same for every camera
+            image = _augment(keys, image, spatial="wrist" not in key)
         images[key] = image
     masks = {key: jnp.asarray(observation.image_masks.get(key, jnp.ones(batch_shape, bool))) for key in image_keys}
-    return observation.replace(images=images, image_masks=masks)
+    return dataclasses.replace(observation, images=images, image_masks=masks)
 
 
 def _augment(

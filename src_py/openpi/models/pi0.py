@@ -6,7 +6,7 @@ of the sequence, read once; state and noisy actions are the suffix, read anew in
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +92,7 @@ class Pi0(_model.BaseModel):
             dtype=dtype,
             rngs=rngs,
         )
-        self.PaliGemma = nnx.Dict(llm=llm, img=img)
+        self.PaliGemma: Any = nnx.Dict(llm=llm, img=img)
         self.action_in_proj = nnx.Linear(config.action_dim, width, rngs=rngs)
         if config.pi05:
             self.time_mlp_in = nnx.Linear(width, width, rngs=rngs)
@@ -108,7 +108,8 @@ class Pi0(_model.BaseModel):
         self, obs: _model.Observation
     ) -> tuple[at.Float[at.Array, "b p d"], at.Bool[at.Array, "b p"], at.Bool[at.Array, " p"]]:
         """Tokens of the images and the prompt, which of them are there, and their block mask (one block)."""
-        tokens, masks = [], []
+        tokens: list[at.Array] = []
+        masks: list[at.Array] = []
         for name, image in obs.images.items():
             image_tokens = self.PaliGemma.img(image)
             tokens.append(image_tokens)
@@ -195,11 +196,11 @@ class Pi0(_model.BaseModel):
         attn_mask = make_attn_mask(input_mask, jnp.concatenate([prefix_ar_mask, suffix.ar_mask]))
         positions = jnp.cumsum(input_mask, axis=1) - 1
         outputs, _ = self.PaliGemma.llm([prefix, suffix.tokens], positions, attn_mask, [None, suffix.adarms_cond])
-        return self._project_actions(outputs[1])
+        return self.project_actions(outputs[1])
 
     @nnx_utils.static_argnames("rtc_mode")
     @at.typecheck
-    def sample_actions(
+    def sample_actions(  # type: ignore[override]  # the keyword arguments are spelled out
         self,
         rng: at.KeyArrayLike,
         observation: _model.Observation,
@@ -240,7 +241,7 @@ class Pi0(_model.BaseModel):
         if noise is None:
             batch_size = observation.state.shape[0]
             noise = jax.random.normal(rng, (batch_size, self.action_horizon, self.action_dim))
-        prefix = self._read_prefix(observation)
+        prefix = self.read_prefix(observation)
 
         def velocity(x_t: at.Array, time: at.Array) -> at.Array:
             return self._suffix_velocity(observation, prefix, x_t, time)
@@ -251,7 +252,8 @@ class Pi0(_model.BaseModel):
         guided = rtc.guide(velocity, previous, guidance_weight, rtc_mode)
         return previous.freeze(_integrate(guided, noise, num_steps))
 
-    def _read_prefix(self, observation: _model.Observation) -> Prefix:
+    def read_prefix(self, observation: _model.Observation) -> Prefix:
+        """Run images and prompt through the first expert."""
         tokens, mask, ar_mask = self.embed_prefix(observation)
         positions = jnp.cumsum(mask, axis=1) - 1
         _, kv_cache = self.PaliGemma.llm([tokens, None], positions, make_attn_mask(mask, ar_mask))
@@ -269,9 +271,10 @@ class Pi0(_model.BaseModel):
         outputs, _ = self.PaliGemma.llm(
             [None, suffix.tokens], positions, attn_mask, [None, suffix.adarms_cond], kv_cache=prefix.kv_cache
         )
-        return self._project_actions(outputs[1])
+        return self.project_actions(outputs[1])
 
-    def _project_actions(self, suffix_out: at.Float[at.Array, "b s d"]) -> at.Float[at.Array, "b ah ad"]:
+    def project_actions(self, suffix_out: at.Float[at.Array, "b s d"]) -> at.Float[at.Array, "b ah ad"]:
+        """The velocity, from the second expert's output."""
         return self.action_out_proj(suffix_out[:, -self.action_horizon :])
 
     def _preprocess(

@@ -1,5 +1,6 @@
 """pi0-FAST (arXiv 2501.09747): action chunks as tokens, one after another."""
 
+import dataclasses
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ def left_to_right_align(
 
     def align(x: at.Array, mask: at.Array, attn_mask: at.Array) -> tuple[at.Array, at.Array, at.Array]:
         shift = -(jnp.max(mask * jnp.arange(mask.shape[0])) + 1)
-        return jnp.roll(x, shift, 0), jnp.roll(mask, shift, 0), jnp.roll(attn_mask, (shift, shift), (0, 1))
+        return jnp.roll(x, shift, 0), jnp.roll(mask, shift, 0), jnp.roll(jnp.roll(attn_mask, shift, 0), shift, 1)
 
     return jax.vmap(align)(x, input_mask, attn_mask)
 
@@ -77,7 +78,8 @@ class Pi0FASTConfig(_model.BaseModelConfig):
         prompt = (batch_size, self.max_token_len)
         observation = pi0_config.observation_spec(self, batch_size, _IMAGE_KEYS, self.image_resolution)
         with at.disable_typechecking():
-            observation = observation.replace(
+            observation = dataclasses.replace(
+                observation,
                 token_ar_mask=jax.ShapeDtypeStruct(prompt, jnp.int32),
                 token_loss_mask=jax.ShapeDtypeStruct(prompt, jnp.bool_),
             )
@@ -115,27 +117,25 @@ class Pi0FAST(_model.BaseModel):
             dtype=dtype,
             rngs=rngs,
         )
-        self.PaliGemma = nnx.Dict(llm=llm, img=img)
+        self.PaliGemma: Any = nnx.Dict(llm=llm, img=img)
 
     @at.typecheck
     def embed_inputs(
         self, obs: _model.Observation
     ) -> tuple[at.Float[at.Array, "b s d"], at.Bool[at.Array, "b s"], at.Int[at.Array, "b s"]]:
         """Tokens of the images and the prompt (with the action tokens, in training), their masks and block masks."""
-        tokens, masks, ar_masks = [], [], []
-        for name, image in obs.images.items():
-            image_tokens = self.PaliGemma.img(image)
-            mask = jnp.repeat(obs.image_masks[name][:, None], image_tokens.shape[1], axis=1)
-            tokens.append(image_tokens)
-            masks.append(mask)
-            ar_masks.append(jnp.zeros(mask.shape, jnp.int32))
         for name in ("tokenized_prompt", "tokenized_prompt_mask", "token_ar_mask"):
             if getattr(obs, name) is None:
                 raise ValueError(f"pi0-FAST needs {name} in its observation; TokenizeFASTInputs makes it.")
-        tokens.append(self.PaliGemma.llm.embed(obs.tokenized_prompt))
-        masks.append(obs.tokenized_prompt_mask)
-        ar_masks.append(obs.token_ar_mask)
-        return tuple(jnp.concatenate(parts, axis=1) for parts in (tokens, masks, ar_masks))
+        prompt: Any = (self.PaliGemma.llm.embed(obs.tokenized_prompt), obs.tokenized_prompt_mask, obs.token_ar_mask)
+        parts = [self._embed_image(image, obs.image_masks[name]) for name, image in obs.images.items()]
+        tokens, masks, ar_masks = zip(*parts, prompt, strict=True)
+        return jnp.concatenate(tokens, axis=1), jnp.concatenate(masks, axis=1), jnp.concatenate(ar_masks, axis=1)
+
+    def _embed_image(self, image: at.Array, is_there: at.Bool[at.Array, "b"]) -> tuple[at.Array, at.Array, at.Array]:
+        tokens = self.PaliGemma.img(image)
+        mask = jnp.repeat(is_there[:, None], tokens.shape[1], axis=1)
+        return tokens, mask, jnp.zeros(mask.shape, jnp.int32)
 
     @at.typecheck
     def compute_loss(
@@ -146,26 +146,26 @@ class Pi0FAST(_model.BaseModel):
         The actions are in the prompt as tokens; `actions` itself is not used.
         """
         observation = self._preprocess(rng, observation, train=train)
-        if observation.token_loss_mask is None:
+        if observation.token_loss_mask is None or observation.tokenized_prompt is None:
             raise ValueError("pi0-FAST needs token_loss_mask for its loss; TokenizeFASTInputs makes it.")
         counts = observation.token_loss_mask[:, 1:]
-        logits = self.PaliGemma.llm.embedder.decode(self._prelogits(observation))
+        logits = self.PaliGemma.llm.embedder.decode(self.prelogits(observation))
         log_probabilities = jax.nn.log_softmax(logits, axis=-1)
         next_tokens = observation.tokenized_prompt[:, 1:, None]
         nll = -jnp.take_along_axis(log_probabilities, next_tokens, axis=-1)[..., 0]
         return jnp.sum(nll * counts, axis=-1) / jnp.maximum(jnp.sum(counts, axis=-1), 1)
 
-    def _prelogits(self, observation: _model.Observation) -> at.Float[at.Array, "b l-1 d"]:
+    def prelogits(self, observation: _model.Observation) -> at.Float[at.Array, "b l-1 d"]:
         """What predicts the prompt's tokens from the second on. Positions count padding and missing images, too."""
         tokens, mask, ar_mask = self.embed_inputs(observation)
         attn_mask = make_attn_mask(mask, ar_mask)[:, :-1, :-1]
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1] - 1), (tokens.shape[0], tokens.shape[1] - 1))
         (outputs,), _ = self.PaliGemma.llm([tokens[:, :-1]], positions, attn_mask)
-        return outputs[:, 1 - observation.tokenized_prompt.shape[1] :]
+        return outputs[:, 1 - observation.tokenized_prompt.shape[1] :]  # type: ignore[union-attr]
 
     @nnx_utils.static_argnames("max_decoding_steps")
     @at.typecheck
-    def sample_actions(
+    def sample_actions(  # type: ignore[override]  # the keyword arguments are spelled out
         self,
         rng: at.KeyArrayLike,
         observation: _model.Observation,
@@ -187,15 +187,15 @@ class Pi0FAST(_model.BaseModel):
         Returns:
             Token ids as float32, like the actions of other models.
         """
-        start, prefix_mask = self._read_prefix(rng, observation, max_decoding_steps)
-        end = jax.lax.while_loop(
-            lambda state: ~state.stopped & (state.step < max_decoding_steps),
-            lambda state: self._decode(state, prefix_mask, temperature),
-            start,
-        )
+        start, prefix_mask = self.read_prefix(rng, observation, max_decoding_steps)
+
+        def step(state: Decoding) -> Decoding:
+            return self.advance(state, prefix_mask, choose(state, temperature))
+
+        end = jax.lax.while_loop(lambda state: ~state.stopped & (state.step < max_decoding_steps), step, start)
         return end.tokens
 
-    def _read_prefix(
+    def read_prefix(
         self, rng: at.KeyArrayLike, observation: _model.Observation, max_decoding_steps: int
     ) -> tuple[Decoding, at.Bool[at.Array, "b p"]]:
         """The state before the first token, with room for all of them in the cache, and the right-aligned mask."""
@@ -222,17 +222,13 @@ class Pi0FAST(_model.BaseModel):
         )
         return state, mask
 
-    def _decode(
-        self, state: Decoding, prefix_mask: at.Bool[at.Array, "b p"], temperature: float | at.Array
-    ) -> Decoding:
-        """Choose a token from the logits and run it through the model to get the next ones."""
-        rng, step_rng = jax.random.split(state.rng)
-        token = _choose(step_rng, state.logits, temperature)
+    def advance(self, state: Decoding, prefix_mask: at.Bool[at.Array, "b p"], token: at.Int[at.Array, "b"]) -> Decoding:
+        """Write a token down and run it through the model, which gives the logits of the next one."""
         outputs, kv_cache = self._append(token, state, prefix_mask)
         return Decoding(
             step=state.step + 1,
             stopped=jnp.all(token == PALIGEMMA_EOS_TOKEN),
-            rng=rng,
+            rng=jax.random.split(state.rng)[0],
             logits=self.PaliGemma.llm.embedder.decode(outputs[:, 0]),
             tokens=state.tokens.at[:, state.step].set(token.astype(jnp.float32)),
             kv_cache=kv_cache,
@@ -272,11 +268,11 @@ class Pi0FAST(_model.BaseModel):
         )
 
 
-def _choose(
-    rng: at.KeyArrayLike, logits: at.Float[at.Array, "b v"], temperature: float | at.Array
-) -> at.Int[at.Array, "b"]:
+def choose(state: Decoding, temperature: float | at.Array) -> at.Int[at.Array, "b"]:
+    """The likeliest token, or one drawn by the logits if the temperature is above 0."""
+    draw_rng = jax.random.split(state.rng)[1]
     return jax.lax.cond(
         jnp.asarray(temperature) > 0.0,
-        lambda: jax.random.categorical(rng, logits / temperature, axis=-1).astype(jnp.int32),
-        lambda: jnp.argmax(logits, axis=-1).astype(jnp.int32),
+        lambda: jax.random.categorical(draw_rng, state.logits / temperature, axis=-1).astype(jnp.int32),
+        lambda: jnp.argmax(state.logits, axis=-1).astype(jnp.int32),
     )

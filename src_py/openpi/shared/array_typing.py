@@ -13,14 +13,14 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import beartype
 import jax
 import jax._src.tree_util as private_tree_util
 import jaxtyping
 import numpy as np
-from jaxtyping import ArrayLike, Bool, DTypeLike, Float, Int, Key, Num, PyTree, Real, Shaped, UInt8, config
+from jaxtyping import Bool, DTypeLike, Float, Int, Key, Num, PyTree, Real, Shaped, UInt8, config
 
 __all__ = [
     "Array",
@@ -42,17 +42,24 @@ __all__ = [
     "typecheck",
 ]
 
-if importlib.util.find_spec("torch") is not None:
-    import torch
-
-    Array: TypeAlias = jax.Array | np.ndarray | torch.Tensor
+if TYPE_CHECKING:
+    # The libraries' arrays have too little in common for a type checker; shapes and dtypes are checked at run time.
+    Array: TypeAlias = Any
+    ArrayLike: TypeAlias = Any
+    KeyArrayLike: TypeAlias = Any
+    Params: TypeAlias = Any
 else:
-    Array: TypeAlias = jax.Array | np.ndarray  # type: ignore[no-redef]
+    from jaxtyping import ArrayLike
 
-# A random key of either kind: `jax.random.key` (a typed key) or `jax.random.PRNGKey` (two uint32 numbers).
-KeyArrayLike: TypeAlias = Key[ArrayLike, ""] | jaxtyping.UInt32[ArrayLike, "2"]
-# Model parameters: nested dicts of arrays.
-Params: TypeAlias = PyTree[Float[ArrayLike, "..."] | Shaped[ArrayLike, "..."]]
+    Array = jax.Array | np.ndarray
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        Array = Array | torch.Tensor
+    # A random key of either kind: `jax.random.key` (a typed key) or `jax.random.PRNGKey` (two uint32 numbers).
+    KeyArrayLike = Key[ArrayLike, ""] | jaxtyping.UInt32[ArrayLike, "2"]
+    # Model parameters: nested dicts of arrays.
+    Params = PyTree[Shaped[ArrayLike, "..."]]
 
 T = TypeVar("T")
 
@@ -69,7 +76,7 @@ def typecheck(t: T) -> T:
     if not inspect.isclass(t):
         return jaxtyping.jaxtyped(t, typechecker=beartype.beartype)  # type: ignore[call-overload]
     plain_init = t.__init__
-    checked = jaxtyping.jaxtyped(t, typechecker=beartype.beartype)
+    checked: Any = jaxtyping.jaxtyped(t, typechecker=beartype.beartype)
     checked_init = checked.__init__
 
     @functools.wraps(plain_init)
@@ -119,10 +126,10 @@ def check_pytree_equality(
             problems += _differences(_path(path), wanted[path], found[path], check_shapes, check_dtypes)
     if problems:
         raise ValueError(f"The trees differ in {len(problems)} places:\n  " + "\n  ".join(problems))
-    if jax.tree.structure(expected) != jax.tree.structure(got):
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (expected, got)]
+    if structures[0] != structures[1]:
         raise ValueError(
-            "The trees have the same leaves but other containers: "
-            f"{jax.tree.structure(expected)} was expected, not {jax.tree.structure(got)}."
+            f"The trees have the same leaves in other containers: {structures[0]} was expected, not {structures[1]}."
         )
 
 
