@@ -5,16 +5,12 @@ group `openpi.configs`, each naming a module that calls `register_config`), and 
 `my_robot.py:my_config`, or just `my_robot.py` where it registers one config only.
 """
 
-import dataclasses
 import difflib
 import importlib.metadata
 import importlib.util
 import pathlib
 import sys
 from collections.abc import Sequence
-
-import tyro
-from flax import nnx
 
 from openpi.training import configs
 from openpi.training.configs.aloha import LeRobotAlohaDataConfig
@@ -31,6 +27,7 @@ from openpi.training.data_config import (
     RLDSDataset,
     SimpleDataConfig,
 )
+from openpi.training.overrides import override
 from openpi.training.train_config import TrainConfig
 
 __all__ = [
@@ -115,14 +112,6 @@ def cli(*, args: Sequence[str] | None = None, prog: str | None = None) -> TrainC
         raise SystemExit(0 if args else 2)
     config = get_config(args[0])
     return override(config, args[1:], prog=f"{prog or sys.argv[0]} {args[0]}")
-
-
-def override(config: TrainConfig, args: Sequence[str], *, prog: str) -> TrainConfig:
-    """The config with the fields changed that `--field value` options set."""
-    # tyro would look for options inside a filter, which has none that it understands.
-    plain = dataclasses.replace(config, freeze_filter=nnx.Nothing())
-    parsed = tyro.cli(TrainConfig, args=args, default=plain, prog=prog)
-    return dataclasses.replace(parsed, freeze_filter=config.freeze_filter)
 
 
 def _unknown(name: str, names: list[str]) -> str:

@@ -92,8 +92,10 @@ def test_entry_point(tmp_path, monkeypatch):
 
 def test_command_line_changes_fields():
     args = ["debug", "--exp-name", "x", "--batch-size", "4", "--model.action-horizon", "9", "--optimizer.b1", "0.5"]
+    args += ["--model.paligemma-variant", "gemma_2b_lora"]
     config = _config.cli(args=[*args, "--no-overwrite", "--lr-schedule.peak-lr", "1"])
     assert (config.name, config.exp_name, config.batch_size, config.overwrite) == ("debug", "x", 4, False)
+    assert config.model.paligemma_variant == "gemma_2b_lora"
     assert (config.model.action_horizon, config.optimizer.b1, config.lr_schedule.peak_lr) == (9, 0.5, 1.0)
 
 
@@ -113,6 +115,16 @@ def test_command_line_changes_the_data(tmp_path):
     assert config.data.repo_id == str(tmp_path)
     assert config.data.assets.asset_id == "me"
     assert config.data.default_prompt == "Transfer cube"
+
+
+def test_command_line_takes_metadata_as_json(capsys):
+    args = ["debug", "--policy-metadata"]
+    assert _config.cli(args=[*args, '{"reset_pose": [1]}']).policy_metadata == {"reset_pose": [1]}
+    assert _config.cli(args=[*args, "null"]).policy_metadata is None
+    for wrong in ("[1]", "{"):
+        with pytest.raises(SystemExit):
+            _config.cli(args=[*args, wrong])
+    assert "policy-metadata" in capsys.readouterr().err
 
 
 def test_command_line_needs_a_name(capsys):

@@ -44,7 +44,6 @@ class TrainConfig:
         wandb_enabled: log to W&B.
         policy_metadata: told to clients by the policy server.
         fsdp_devices: devices that share one copy of the model.
-        loop: what the training loop can do beyond the published configs.
         loop: what the training loop does beyond that: validation, accumulation, logs.
     """
 
