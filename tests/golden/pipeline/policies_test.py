@@ -22,10 +22,10 @@ FAST_CASES = ("droid_pi0_fast",)
 FLOW_CASES = ("aloha_pi0", "aloha_sim_pi0_default_prompt", "droid_pi05", "libero_pi0")
 # bfloat16 leaves pi0-FAST's tokens open (near ties), and its rows go on until all have ended: no batch equals one.
 # Not pi0-FAST: near ties among bfloat16 logits leave its tokens open, and rows of a batch go on until all have ended.
-# The first two only where minutes do not count.
-some_flow_only = pytest.mark.parametrize(
+# One case; the others only where minutes do not count.
+flow_only = pytest.mark.parametrize(
     "case",
-    [*FLOW_CASES[2:], *(pytest.param(name, marks=pytest.mark.long) for name in FLOW_CASES[:2])],
+    [*(pytest.param(name, marks=pytest.mark.long) for name in FLOW_CASES[:-1]), FLOW_CASES[-1]],
     indirect=True,
 )
 fast_only = pytest.mark.parametrize("case", FAST_CASES, indirect=True)
@@ -122,8 +122,16 @@ def make_policy(case: Case, dtype: str, fast_folder: pathlib.Path) -> _policy.Po
 
 
 @pytest.fixture(scope="module")
-def policy(case, fast_folder, tokenizer_in_data_home) -> _policy.Policy:
-    return make_policy(case, "float32", fast_folder)
+def policies() -> dict[str, _policy.Policy]:
+    return {}
+
+
+@pytest.fixture
+def policy(case, policies, fast_folder, tokenizer_in_data_home) -> _policy.Policy:
+    """The case's policy, compiled once however the tests are ordered."""
+    if case.folder.name not in policies:
+        policies[case.folder.name] = make_policy(case, "float32", fast_folder)
+    return policies[case.folder.name]
 
 
 def test_model_inputs(case, policy):
@@ -161,13 +169,13 @@ def test_actions_in_float32(case, policy):
     check_actions(case, policy.infer(case.observation, noise=case.noise), "actions_f32", FLOAT32_BOUND)
 
 
-@some_flow_only
+@flow_only
 def test_actions_in_bfloat16(case, fast_folder):
     policy = make_policy(case, "bfloat16", fast_folder)
     check_actions(case, policy.infer(case.observation, noise=case.noise), "actions_bf16", BFLOAT16_BOUND)
 
 
-@some_flow_only
+@flow_only
 def test_actions_of_parameters_that_were_not_rounded(case, policy, fast_folder):
     params = _model.restore_params(case.folder / "checkpoint" / "params", dtype=jnp.float32)
     exact = _policy.Policy(
@@ -206,7 +214,7 @@ def test_decoding_steps_are_an_argument_of_the_policy(case, fast_folder):
     np.testing.assert_array_equal(tokens, case.outputs["tokens_f32"][:, :7])
 
 
-@some_flow_only
+@flow_only
 def test_batched_inference_equals_single(case, policy):
     other = {**case.observation, "prompt": "open the drawer"}
     noise = np.stack([case.noise, 0.5 * case.noise])
