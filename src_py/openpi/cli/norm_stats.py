@@ -58,7 +58,7 @@ def main(args: Args) -> int:
         )
     normalize.save(folder, stats)
     console.print(_table(stats))
-    _print_findings(console, config, stats)
+    _print_findings(console, data_config, stats)
     if skipped:
         console.print(f"Skipped {skipped} frames that could not be used.")
     console.print(f"Wrote {folder / normalize.FILE_NAME}", soft_wrap=True)
@@ -75,8 +75,8 @@ def _table(stats: dict[str, normalize.NormStats]) -> Table:
     return table
 
 
-def _print_findings(console: Console, config: _config.TrainConfig, stats: dict[str, normalize.NormStats]) -> None:
-    findings = norm_stats.suspicions(stats) + norm_stats.recorded_gripper_suspicions(config)
+def _print_findings(console: Console, data_config: _config.DataConfig, stats: dict[str, normalize.NormStats]) -> None:
+    findings = norm_stats.suspicions(stats) + norm_stats.gripper_suspicions(data_config)
     if not findings:
         console.print("Nothing looks wrong.")
     for finding in findings:
@@ -85,7 +85,7 @@ def _print_findings(console: Console, config: _config.TrainConfig, stats: dict[s
 
 def _print_other_source(console: Console, config: _config.TrainConfig) -> None:
     source = config.data.assets.assets_dir
-    if source is not None and source != str(config.assets_dirs):
+    if source is not None and "://" in source:
         console.print(
             f"Note: {config.name} takes its statistics from {source}; to use these, train with "
             f"--data.assets.assets-dir {config.assets_dirs}.",

@@ -280,7 +280,7 @@ def create_data_loader(
         start_batch: number of the first batch, for resuming.
     """
     data_config = config.data.create(config.assets_dirs, config.model)
-    logger.info("Data config: %s", data_config)
+    logger.debug("Data config: %s", data_config)
     if data_config.rlds_data_dir is not None:
         return create_rlds_data_loader(
             data_config,

@@ -140,7 +140,8 @@ def _compute_rlds(
 
 
 def output_dir(config: _config.TrainConfig, data_config: _config.DataConfig) -> pathlib.Path:
-    """Where `openpi train` looks for this config's statistics, if its assets are its own.
+    """Where `openpi train` looks for this config's statistics; for a config that takes them from a URL, where it would
+    look without it.
 
     Raises:
         ValueError: the config names no dataset.
@@ -148,7 +149,8 @@ def output_dir(config: _config.TrainConfig, data_config: _config.DataConfig) -> 
     asset_id = data_config.asset_id or data_config.repo_id
     if asset_id is None:
         raise ValueError(f"The config {config.name!r} has no dataset: set --data.repo-id.")
-    return pathlib.Path(f"{config.assets_dirs}/{asset_id}")
+    own = config.data.assets.assets_dir
+    return pathlib.Path(f"{config.assets_dirs if own is None or '://' in own else own}/{asset_id}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,14 +188,14 @@ def _of_dimension(entry: normalize.NormStats, dim: int) -> Iterator[str]:
         yield f"the mean {mean:.3g} lies outside the quantiles [{low:.3g}, {high:.3g}]: a few values are far off"
 
 
-def gripper_suspicions(dataset: Any) -> list[Suspicion]:
+def gripper_suspicions(data_config: _config.DataConfig) -> list[Suspicion]:
     """Recorded grippers that do not run from 0 to 1, in the dataset's own units.
 
     A dimension is a gripper if its name says so, or if it is the last of an arm of ALOHA's 14 joints.
     """
-    source = data_loader.source_of(dataset)
-    if not isinstance(source, LeRobotDataset):
+    if data_config.repo_id in (None, "fake") or data_config.rlds_data_dir is not None:
         return []
+    source = LeRobotDataset(str(data_config.repo_id), image_keys=(), on_bad="skip")
     found = []
     for key, feature in source.meta.features.items():
         for dim in _gripper_dims(key, feature):

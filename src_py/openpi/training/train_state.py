@@ -100,7 +100,7 @@ def init_train_state(
         return _new_state(config, tx, rng, loaded)
 
     shape = jax.eval_shape(create, init_rng)
-    state_sharding = _sharding.fsdp_sharding(shape, mesh, log=True)
+    state_sharding = _sharding.fsdp_sharding(shape, mesh, log=mesh.size > 1)
     if resume:
         return shape, state_sharding
     # The model's own dtypes: frozen parameters are cast only after loading.

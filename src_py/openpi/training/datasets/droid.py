@@ -1,4 +1,4 @@
-"""DROID in RLDS format (TensorFlow Datasets), mixed with other data sets recorded in the same way.
+"""DROID in RLDS format (TensorFlow Datasets), mixed with other datasets recorded in the same way.
 
 Only the reading of files needs `tensorflow-datasets`; choosing, chunking and shuffling are plain numpy.
 """
@@ -25,12 +25,19 @@ _EXTERIOR = ("exterior_image_1_left", "exterior_image_2_left")
 
 
 class MixturePart(Protocol):
-    """One data set of a mixture: name and version for TFDS, its weight, and optionally a file of steps to keep."""
+    """One dataset of a mixture: name and version for TFDS, its weight, and optionally a file of steps to keep."""
 
-    name: str
-    version: str
-    weight: float
-    filter_dict_path: str | None
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def filter_dict_path(self) -> str | None: ...
 
 
 class DroidRldsDataset:
@@ -38,11 +45,11 @@ class DroidRldsDataset:
 
     Actions are seven joint positions (rad) or velocities and the gripper position (0 open, 1 closed); the last action
     of an episode is repeated to fill a chunk. Of the two exterior cameras and the three instructions of an episode one
-    each is drawn. With `shuffle` the stream is endless and mixes the data sets by weight, sample by sample; without
+    each is drawn. With `shuffle` the stream is endless and mixes the datasets by weight, sample by sample; without
     it is one pass over one after the other.
 
     Args:
-        data_dir: folder of the TFDS data sets.
+        data_dir: folder of the TFDS datasets.
         batch_size: samples a batch; an incomplete last batch is dropped.
         datasets: the mixture.
         action_chunk_size: H.
@@ -50,11 +57,11 @@ class DroidRldsDataset:
         shuffle: draw at random.
         seed: pins the draws.
         shuffle_buffer_size: samples (with undecoded images) that are drawn from.
-        read: opens one data set as episodes; the default reads TFDS.
+        read: opens one dataset as episodes; the default reads TFDS.
 
     Raises:
         ImportError: `tensorflow-datasets` is not installed.
-        ValueError: there is no data set, or a weight is not positive.
+        ValueError: there is no dataset, or a weight is not positive.
     """
 
     def __init__(
@@ -71,7 +78,7 @@ class DroidRldsDataset:
         read: Callable[[str, MixturePart, bool], Iterable[Episode]] | None = None,
     ) -> None:
         if not datasets or any(part.weight <= 0 for part in datasets):
-            raise ValueError(f"An RLDS mixture needs data sets with positive weights; got {list(datasets)}.")
+            raise ValueError(f"An RLDS mixture needs datasets with positive weights; got {list(datasets)}.")
         if read is None:
             require_tfds()
         self._data_dir, self._parts, self._read = data_dir, tuple(datasets), read or read_tfds
@@ -219,7 +226,7 @@ def require_tfds() -> Any:
 
 
 def read_tfds(data_dir: str, part: MixturePart, shuffle: bool) -> Iterable[Episode]:
-    """The episodes of a TFDS data set, images undecoded."""
+    """The episodes of a TFDS dataset, images undecoded."""
     tfds = require_tfds()
     builder = tfds.builder(part.name, data_dir=data_dir, version=part.version)
     images = {camera: tfds.decode.SkipDecoding() for camera in (*_EXTERIOR, "wrist_image_left")}

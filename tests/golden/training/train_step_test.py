@@ -1,0 +1,179 @@
+"""The reference's three training steps, from its start parameters, batch and settings."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx, traverse_util
+
+from openpi.models import gemma, pi0_config, siglip
+from openpi.models import model as _model
+from openpi.training import checkpoints, optimizer, sharding, train_state, train_step, utils
+from openpi.training import config as _config
+
+RTOL = 1e-4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation() -> Iterator[None]:
+    """Compile fast rather than well; the numbers stay float32."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def load_tree(path: pathlib.Path) -> dict[str, Any]:
+    with np.load(path) as arrays:
+        return traverse_util.unflatten_dict(dict(arrays), sep="/")
+
+
+class StartParameters:
+    """A weight loader for the reference's start parameters."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+
+    def load(self, params: dict[str, Any]) -> dict[str, Any]:
+        return load_tree(self.path)
+
+
+@pytest.fixture(scope="module")
+def folder(golden: Callable[[str], pathlib.Path]) -> pathlib.Path:
+    return golden("checkpoint_train")
+
+
+@pytest.fixture(scope="module")
+def config(folder: pathlib.Path) -> _config.TrainConfig:
+    meta = json.loads((folder / "meta.json").read_text())
+    variants, vision = meta["variants"], dict(meta["siglip"])
+    model = pi0_config.Pi0Config(
+        action_dim=16,
+        action_horizon=6,
+        max_token_len=12,
+        dtype="float32",
+        paligemma_variant=gemma.Config(**variants["t_pg"]),
+        action_expert_variant=gemma.Config(**variants["t_ex"]),
+        vision_variant=siglip.Config(**vision | {"patch_size": tuple(vision["patch_size"])}),
+        vocab_size=meta["vocab"],
+    )
+    return _config.TrainConfig(
+        name="golden",
+        exp_name="golden",
+        model=model,
+        weight_loader=StartParameters(folder / "start_params.npz"),
+        lr_schedule=optimizer.CosineDecaySchedule(warmup_steps=2, peak_lr=1e-3, decay_steps=10, decay_lr=1e-4),
+        seed=meta["train_config"]["seed"],
+        batch_size=2,
+        ema_decay=0.99,
+    )
+
+
+@pytest.fixture(scope="module")
+def batch(folder: pathlib.Path) -> train_step.Batch:
+    data = jax.tree.map(jax.numpy.asarray, load_tree(folder / "batch.npz"))
+    actions = data.pop("actions")
+    return _model.Observation.from_dict(data), actions
+
+
+@pytest.fixture(scope="module")
+def steps(config: _config.TrainConfig, batch: train_step.Batch) -> tuple[utils.TrainState, list[dict[str, float]], Any]:
+    """The state after three steps, the numbers of each, and the compiled step."""
+    train_rng, init_rng = jax.random.split(jax.random.key(config.seed))
+    state, _ = train_state.init_train_state(config, init_rng, sharding.make_mesh(1), resume=False)
+    step = functools.partial(jax.jit(functools.partial(train_step.train_step, config)), train_rng)
+    infos = []
+    for _ in range(3):
+        state, info = step(state, batch)
+        infos.append({name: float(value) for name, value in info.items()})
+    return state, infos, step
+
+
+def test_losses_and_norms_are_the_reference_s(folder: pathlib.Path, steps: Any) -> None:
+    expected = json.loads((folder / "meta.json").read_text())["infos_per_step"]
+    for ours, reference in zip(steps[1], expected, strict=True):
+        assert {name: ours[name] for name in reference} == pytest.approx(reference, rel=RTOL)
+
+
+def test_averaged_parameters_are_the_reference_s(folder: pathlib.Path, steps: Any) -> None:
+    with np.load(folder / "restored_params.npz") as expected:
+        ours = traverse_util.flatten_dict(steps[0].ema_params.to_pure_dict(), sep="/")
+        assert set(ours) == set(expected.files)
+        for path, array in expected.items():
+            assert assert_close(ours[path], array, path) == 0
+
+
+def test_parameters_are_the_reference_s(folder: pathlib.Path, steps: Any) -> None:
+    sums = json.loads((folder / "meta.json").read_text())["checksums_[shape,dtype,sum,l2]"]
+    ours = traverse_util.flatten_dict(steps[0].params.to_pure_dict(), sep="/")
+    for path, (shape, dtype, _, norm) in sums["params"].items():
+        array = np.asarray(ours[path])
+        assert (list(array.shape), array.dtype.name) == (shape, dtype)
+        assert np.linalg.norm(array) == pytest.approx(norm, rel=RTOL), path
+
+
+@pytest.fixture(scope="module")
+def restored(folder: pathlib.Path, steps: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[utils.TrainState]:
+    """The reference's checkpoint of its third step, read as a run of ours resumes from it."""
+    run = tmp_path_factory.mktemp("run")
+    (run / "3").symlink_to(folder / "ckpt" / "3", target_is_directory=True)
+    manager, resuming = checkpoints.initialize_checkpoint_dir(run, keep_period=None, overwrite=False, resume=True)
+    assert resuming
+    yield checkpoints.restore_state(manager, steps[0], data_loader=None)
+    manager.close()
+
+
+def assert_close(ours: Any, reference: Any, name: str) -> int:
+    """Parameters within 1e-4; moments of the optimizer, which have any scale, within 1e-4 of their largest value.
+
+    Returns:
+        How many entries are not. Adam divides by the gradient's size, so an entry whose gradient is rounding noise
+        moves by noise: such entries may be off by the learning rate, no more.
+    """
+    ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
+    scale = np.abs(reference).max() if "opt_state" in name and not _has_no_gradient(name) else 1.0
+    np.testing.assert_allclose(ours, reference, rtol=RTOL, atol=1e-3 * max(scale, 1e-12), err_msg=name)
+    return int(np.sum(np.abs(ours - reference) > RTOL * max(scale, 1e-12) + RTOL * np.abs(reference)))
+
+
+def _has_no_gradient(name: str) -> bool:
+    """A key's bias adds the same to all logits of a query: its gradient is rounding noise around 0."""
+    return "['key']['bias']" in name
+
+
+def test_the_whole_state_is_the_reference_s(restored: utils.TrainState, steps: Any) -> None:
+    ours, reference = (jax.tree_util.tree_leaves_with_path(state) for state in (steps[0], restored))
+    assert len(ours) == len(reference) > 200
+    off = entries = 0
+    for (path, array), (_, expected) in zip(ours, reference, strict=True):
+        off += assert_close(array, expected, jax.tree_util.keystr(path))
+        entries += np.size(expected)
+    assert entries > 400_000
+    assert off <= 3
+
+
+def test_training_goes_on_from_the_reference_s_checkpoint(
+    restored: utils.TrainState, steps: Any, batch: train_step.Batch
+) -> None:
+    state, _, step = steps
+    _, from_ours = step(state, batch)
+    _, from_reference = step(restored, batch)
+    assert int(restored.step) == 3
+    for name in from_ours:
+        assert float(from_reference[name]) == pytest.approx(float(from_ours[name]), rel=RTOL)
+
+
+def test_our_checkpoint_of_it_is_read_back(config: _config.TrainConfig, steps: Any, tmp_path: pathlib.Path) -> None:
+    state = steps[0]
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "params", {"params": state.ema_params})
+    model = config.model.load(_model.restore_params(tmp_path / "params"))
+    ours = traverse_util.flatten_dict(nnx.state(model).to_pure_dict(), sep="/")
+    for path, array in traverse_util.flatten_dict(state.ema_params.to_pure_dict(), sep="/").items():
+        np.testing.assert_array_equal(ours[path], array)

@@ -1,0 +1,72 @@
+"""A config small enough to train in seconds on one core: `openpi train tests/training/tiny_config.py:tiny ...`."""
+
+from openpi.models import gemma, pi0_config, siglip
+from openpi.training import config as _config
+from openpi.training import data_config, optimizer
+
+_EXPERT = {"width": 16, "depth": 2, "mlp_dim": 32, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8}
+_LORA = {"attn": {"rank": 2, "alpha": 2.0}, "ffn": {"rank": 2, "alpha": 2.0}}
+
+
+def model(*, lora: bool = False, **kwargs: object) -> pi0_config.Pi0Config:
+    expert = gemma.Config(**_EXPERT)
+    if lora:
+        from openpi.models import lora as _lora
+
+        expert = gemma.Config(
+            **_EXPERT, lora_configs={name: _lora.LoRAConfig(**values) for name, values in _LORA.items()}
+        )
+    return pi0_config.Pi0Config(
+        action_dim=14,
+        action_horizon=4,
+        max_token_len=8,
+        dtype="float32",
+        paligemma_variant=expert,
+        action_expert_variant=gemma.Config(**_EXPERT),
+        vision_variant=siglip.Config(width=16, depth=2, mlp_dim=32, num_heads=2, patch_size=(14, 14)),
+        vocab_size=2048,
+        image_resolution=(28, 28),
+        **kwargs,
+    )
+
+
+def aloha(repo_id: str) -> _config.LeRobotAlohaDataConfig:
+    return _config.LeRobotAlohaDataConfig(
+        repo_id=repo_id,
+        assets=_config.AssetsConfig(asset_id="tiny"),
+        default_prompt="push",
+        use_delta_joint_actions=False,
+        tokenizer_path=data_config.SMALL_TOKENIZER,
+    )
+
+
+TINY = _config.register_config(
+    _config.TrainConfig(
+        name="tiny",
+        model=model(),
+        data=aloha("local"),
+        lr_schedule=optimizer.CosineDecaySchedule(warmup_steps=2, peak_lr=3e-3, decay_steps=2000, decay_lr=3e-4),
+        batch_size=4,
+        num_workers=0,
+        num_train_steps=6,
+        log_interval=1,
+        save_interval=2,
+        keep_period=None,
+        wandb_enabled=False,
+    )
+)
+FAKE = _config.register_config(
+    _config.TrainConfig(
+        name="tiny_fake",
+        model=model(),
+        data=_config.FakeDataConfig(),
+        lr_schedule=TINY.lr_schedule,
+        batch_size=4,
+        num_workers=0,
+        num_train_steps=4,
+        log_interval=1,
+        save_interval=2,
+        keep_period=None,
+        wandb_enabled=False,
+    )
+)
