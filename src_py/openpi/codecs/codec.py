@@ -51,10 +51,10 @@ class Codec:
         Raises:
             ValueError: a signal is missing, or of wrong size; the message names it.
         """
-        images = {key: signals.image(observation, signal) for signal, key in self.image_keys.items()}
         states = {key: self._state(observation, parts or self.state) for key, parts in self.state_keys.items()}
+        images = {key: signals.image(observation, signal) for signal, key in self.image_keys.items()}
         prompt = {"prompt": str(observation[signals.TASK])} if signals.TASK in observation else {}
-        return {**images, **states, **prompt}
+        return {**states, **images, **prompt}
 
     def decode(self, result: Mapping[str, Any], observation: Mapping[str, Any]) -> dict[str, Any]:
         """A policy's result as commands by name ([h, n] each), with "actions" [h, d] as the codec's vector.
