@@ -13,6 +13,17 @@ from openpi_runtime.robots import RobotSpec
 from openpi_runtime.safety import Limits, Vector
 
 
+def robot_description(path: Path) -> str:
+    """The URDF text of a URDF or xacro file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"The robot description {path} does not exist; check `urdf` in the robot's YAML.")
+    return str(xacro.process_file(str(path)).toxml())
+
+
 class Kinematics:
     """A robot's kinematic tree, its joints addressed by their URDF names."""
 
@@ -23,14 +34,8 @@ class Kinematics:
 
     @classmethod
     def from_file(cls, path: Path) -> Kinematics:
-        """Reads a URDF, or expands a xacro.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-        """
-        if not path.is_file():
-            raise FileNotFoundError(f"The robot description {path} does not exist; check `urdf` in the robot's YAML.")
-        return cls(xacro.process_file(str(path)).toxml())
+        """Reads a URDF, or expands a xacro. Raises FileNotFoundError if there is no such file."""
+        return cls(robot_description(path))
 
     @property
     def joint_names(self) -> tuple[str, ...]:

@@ -22,7 +22,8 @@ class Backend(Protocol):
         """Computes one chunk; may block for as long as its own time limit allows.
 
         Args:
-            obs: "state" [S] float64 in robot units, "images" {camera: uint8 [3, H, W]}, "prompt" str; for real-time
+            obs: "state" [S] float64 in robot units, "images" {camera: uint8 [3, H, W]}, "prompt" str, "stamp_ns" (the
+                time the chunk begins at); for real-time
                 chunking also the keys `rtc/...` of `openpi.policies.rtc`, which a backend may ignore.
 
         Returns:

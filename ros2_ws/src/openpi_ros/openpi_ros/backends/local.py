@@ -1,0 +1,65 @@
+"""Inference in this process: any config and checkpoint of `openpi`, on the GPU where there is one."""
+
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+
+from openpi_runtime.robots import RobotSpec
+
+DEFAULT_CONFIGS = {"aloha": "pi0_aloha_sim_small"}
+
+
+class LocalBackend:
+    """A policy of `openpi`, compiled before its first answer. Without a checkpoint its weights are random."""
+
+    uses_images = True
+
+    def __init__(self, node: Node, params: dict[str, Any], robot: RobotSpec) -> None:
+        """Loads and compiles; takes seconds for small models, minutes for large ones.
+
+        Raises:
+            ValueError: the config is unknown, or the weights do not fit it.
+            FileNotFoundError: the checkpoint is not there.
+            ImportError: JAX is not installed.
+        """
+        from openpi.models.model import ModelType
+        from openpi.policies import policy_config
+        from openpi.training import config as training_config
+
+        config = training_config.get_config(params["config"] or _default_config(robot))
+        if params["checkpoint"]:
+            self._policy = policy_config.create_trained_policy(config, params["checkpoint"])
+        else:
+            self._policy = policy_config.create_random_policy(config, seed=params["seed"])
+            node.get_logger().warning(f"No checkpoint given: {config.name} has random weights and does nothing useful.")
+        self.metadata: dict[str, Any] = dict(self._policy.metadata)
+        self._random = np.random.default_rng(params["seed"])
+        takes_noise = config.model.model_type is not ModelType.PI0_FAST
+        self._noise_shape = (config.model.action_horizon, config.model.action_dim) if takes_noise else None
+        self._policy.infer(_blank_observation(robot))  # compiles
+
+    def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
+        """One inference. The noise it started from is in the result, so that a record can be computed again."""
+        if self._noise_shape is None:
+            return self._policy.infer(obs)
+        noise = self._random.standard_normal(self._noise_shape, dtype=np.float32)
+        return {**self._policy.infer(obs, noise=noise), "noise": noise}
+
+    def reset(self) -> None:
+        """Forgets the episode."""
+        self._policy.reset()
+
+    def close(self) -> None:
+        """The process's end frees the model."""
+
+
+def _default_config(robot: RobotSpec) -> str:
+    if robot.name not in DEFAULT_CONFIGS:
+        raise ValueError(f"Robot {robot.name} has no config of its own for the backend 'local'; set `config`.")
+    return DEFAULT_CONFIGS[robot.name]
+
+
+def _blank_observation(robot: RobotSpec) -> dict[str, Any]:
+    images = {camera.name: np.zeros((3, 480, 640), np.uint8) for camera in robot.cameras if camera.required}
+    return {"state": np.zeros(len(robot.state)), "images": images, "prompt": robot.default_prompt}

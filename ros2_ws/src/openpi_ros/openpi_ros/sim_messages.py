@@ -1,0 +1,63 @@
+"""What a simulated robot reports, as the messages its real drivers publish."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from geometry_msgs.msg import Point, Pose, PoseArray, Quaternion
+from jaxtyping import Float
+from sensor_msgs.msg import CameraInfo, JointState
+
+from openpi_ros.conversions import to_time
+from openpi_runtime.robots import Group
+from openpi_sim.aloha.cameras import Intrinsics
+from openpi_sim.aloha.world import ArmReading
+
+_FINGERS = (1.0, -1.0)  # left, right: mirror images
+
+
+def joint_state(group: Group, reading: ArmReading, stamp_ns: int) -> JointState:
+    """As the Interbotix driver of one arm: the joints, the gripper's motor in rad, both fingers in m."""
+    assert group.gripper is not None
+    motor, finger = group.gripper.calibration.joint, group.gripper.calibration.position
+    opening, speed, force = reading.position[-1], reading.velocity[-1], reading.effort[-1]
+    finger_range, motor_range = finger.open - finger.closed, motor.open - motor.closed
+    message = JointState()
+    message.header.stamp = to_time(stamp_ns)
+    message.name = [*group.joints, group.gripper.command_joint, group.gripper.state_joint, "right_finger"]
+    message.position = [*reading.position[:-1], motor.at(opening), *(s * finger.at(opening) for s in _FINGERS)]
+    message.velocity = [*reading.velocity[:-1], speed * motor_range, *(s * speed * finger_range for s in _FINGERS)]
+    message.effort = [*reading.effort[:-1], 0.0, *(s * force for s in _FINGERS)]
+    return message
+
+
+def camera_info(camera: Intrinsics, stamp_ns: int, frame_id: str) -> CameraInfo:
+    """Calibration of an ideal camera: no distortion, nothing to rectify."""
+    matrix = camera.matrix
+    message = CameraInfo(width=camera.width, height=camera.height, distortion_model="plumb_bob", d=[0.0] * 5)
+    message.header.stamp = to_time(stamp_ns)
+    message.header.frame_id = frame_id
+    message.k = matrix.ravel().tolist()
+    message.r = np.eye(3).ravel().tolist()
+    message.p = np.hstack([matrix, np.zeros((3, 1))]).ravel().tolist()
+    return message
+
+
+def poses(objects: Iterable[Float[np.ndarray, "7"]], stamp_ns: int) -> PoseArray:
+    """True poses of objects (m, quaternion w x y z) in the frame `world`."""
+    message = PoseArray()
+    message.header.stamp = to_time(stamp_ns)
+    message.header.frame_id = "world"
+    for x, y, z, qw, qx, qy, qz in (pose.tolist() for pose in objects):
+        message.poses.append(Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(w=qw, x=qx, y=qy, z=qz)))
+    return message
+
+
+def objects(message: PoseArray) -> list[Float[np.ndarray, "7"]]:
+    """The poses of a message: the inverse of `poses`."""
+    return [
+        np.array([p.position.x, p.position.y, p.position.z, *_wxyz(p.orientation)], np.float64) for p in message.poses
+    ]
+
+
+def _wxyz(quaternion: Quaternion) -> tuple[float, float, float, float]:
+    return quaternion.w, quaternion.x, quaternion.y, quaternion.z
