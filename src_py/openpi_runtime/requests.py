@@ -12,6 +12,9 @@ from openpi_runtime.chunk import ActionChunk
 from openpi_runtime.latency import DelayTracker, LatencyTracker
 from openpi_runtime.modes import Mode
 
+# Reports of HOLD after an answer that may still be from before the executor got it.
+REPORTS_IN_FLIGHT = 3
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
@@ -49,6 +52,7 @@ class RequestPlanner:
         self._newest: ActionChunk | None = None
         self._asked_ns: int | None = None
         self._in_flight = False
+        self._reports = REPORTS_IN_FLIGHT
 
     @property
     def in_flight(self) -> bool:
@@ -62,14 +66,19 @@ class RequestPlanner:
         if entered and progress.mode is Mode.RUNNING:
             self.delays.measured(max(0, progress.next_step - 1))
         self._progress = progress
+        self._reports += 1
 
     def due(self, observation_ns: int) -> bool:
         """Whether to ask for a chunk from an observation of that time."""
         if self._in_flight or (self._asked_ns is not None and observation_ns == self._asked_ns):
             return False
         progress = self._progress
-        if self._newest is None or progress is None or progress.mode is Mode.HOLD:
-            return progress is None or progress.mode in (Mode.RUNNING, Mode.HOLD)
+        if progress is None:
+            return True
+        if progress.mode is Mode.HOLD:
+            return self._reports >= REPORTS_IN_FLIGHT
+        if self._newest is None:
+            return progress.mode is Mode.RUNNING
         if progress.mode is not Mode.RUNNING:
             return False
         if self._strategy == "open_loop":
@@ -89,6 +98,7 @@ class RequestPlanner:
         """Notes the chunk that answered, as published, and how long it took."""
         self._in_flight = False
         self._newest = chunk
+        self._reports = 0
         self.latency.add(seconds)
 
     def failed(self) -> None:

@@ -60,8 +60,18 @@ def test_asks_again_after_the_interval() -> None:
 
 def test_hold_asks_at_once() -> None:
     planner = running("latest", interval_steps=25)
-    planner.on_progress(progress(1, 10, Mode.HOLD))
+    for _ in range(2):
+        planner.on_progress(progress(1, 10, Mode.HOLD))
     assert planner.due(11 * PERIOD_NS)
+
+
+def test_hold_does_not_ask_again_before_the_answer_can_have_been_taken() -> None:
+    planner = running("open_loop")
+    planner.ask(30 * PERIOD_NS)
+    planner.answered(chunk(2, 30), 0.1)
+    for due in (False, False, True):
+        planner.on_progress(progress(1, 25, Mode.HOLD))
+        assert planner.due(36 * PERIOD_NS) is due
 
 
 def test_open_loop_asks_when_its_steps_are_done() -> None:

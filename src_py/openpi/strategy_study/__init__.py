@@ -1,0 +1,1 @@
+"""Strategies from chunk to controller, compared in simulation with injected delays."""
