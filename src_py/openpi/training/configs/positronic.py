@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 from openpi import transforms
+from openpi.codecs import codec
 from openpi.models import model, pi0_config
 from openpi.policies import arrays, libero_policy
 from openpi.training import data_config, optimizer, weight_loaders
@@ -35,13 +36,9 @@ class LeRobotCodecDataConfig(data_config.DataConfigFactory):
     action_dim: int = ACTION_DIM
 
     def create(self, assets_dirs: pathlib.Path, model_config: model.BaseModelConfig) -> DataConfig:
-        keys = {
-            "observation/image": "image",
-            "observation/wrist_image": "wrist_image",
-            "observation/state": "state",
-            "actions": "actions",
-            "prompt": "prompt",
-        }
+        cameras = {codec.GENERIC_IMAGES[signal]: column for signal, column in codec.IMAGE_COLUMNS.items()}
+        state = dict.fromkeys(codec.GENERIC_STATE, codec.STATE_COLUMN)
+        keys = {**cameras, **state, "actions": codec.ACTION_COLUMN, "prompt": "prompt"}
         return dataclasses.replace(
             self.create_base_config(assets_dirs, model_config),
             repack_transforms=transforms.Group(inputs=[transforms.RepackTransform(keys)]),
@@ -50,6 +47,7 @@ class LeRobotCodecDataConfig(data_config.DataConfigFactory):
                 outputs=[LeadingActions(self.action_dim)],
             ),
             model_transforms=self.around_model(model_config),
+            action_sequence_keys=(codec.ACTION_COLUMN,),
         )
 
 
