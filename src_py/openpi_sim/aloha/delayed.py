@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Protocol
 
 import numpy as np
@@ -136,7 +137,7 @@ class _Episode:
         return Trace(
             wanted=np.array([self._ticks[i].wanted for i in moved]),
             commands=np.array([self._ticks[i].command for i in moved]),
-            boundary=np.array([False, *(a != b for a, b in zip(ids[:-1], ids[1:], strict=True))]),
+            boundary=np.array([False, *(a != b for a, b in itertools.pairwise(ids))]),
             inside=np.concatenate(self._inside),
             starved=self._ticks[-1].starved_ticks,
             clamped=self._ticks[-1].clamped_ticks,
