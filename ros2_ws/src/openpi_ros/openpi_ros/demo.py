@@ -1,0 +1,183 @@
+"""`make demo`: the simulated ALOHA through the whole stack, in separate processes over real DDS, with a report."""
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from openpi_msgs.msg import ExecutorState
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from openpi_ros.commander import CommandError, PolicyCommander
+from openpi_ros.episode_log import Episode, EpisodeLog
+from openpi_ros.report import write_report
+from openpi_runtime.modes import Mode
+from openpi_runtime.robots import load_robot
+
+EPISODE_S = 10.0  # simulated: the expert's script takes 8.4 s
+SETTLED_S = 0.5  # a success that lasts so long ends the episode
+POLICIES = ("expert", "local", "hold")
+_STOP_TIMEOUT_S = 15.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the demo; 0 only if every episode ran to its end."""
+    args = _parse(argv)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, _interrupt)
+    os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 100)))  # beside other robots and demos
+    console = Console()
+    try:
+        with _stack(args.policy, out / "stack.log") as stack:
+            episodes, state = _run(args, stack, console)
+    except KeyboardInterrupt:
+        console.print("demo: stopped; everything it started has ended.")
+        return 130
+    except (CommandError, StackEnded) as error:
+        console.print(f"demo: {error}\nThe nodes' output is in {out / 'stack.log'}; its end:", style="bold")
+        console.print("".join(_tail(out / "stack.log")), markup=False, highlight=False)
+        return 1
+    summary = write_report(out, load_robot("aloha"), args.policy, episodes, state)
+    console.print(
+        f"{summary['successes']} of {summary['episodes']} episodes succeeded; "
+        f"{summary['control_hz']:.1f} Hz, {summary['starved_ticks']} starved ticks. Report: {out / 'report.html'}"
+    )
+    return 0
+
+
+class StackEnded(RuntimeError):
+    """The stack ended by itself."""
+
+
+def _run(
+    args: argparse.Namespace, stack: "subprocess.Popen[bytes]", console: Console
+) -> tuple[list[Episode], ExecutorState | None]:
+    robot = load_robot("aloha")
+    with PolicyCommander(use_sim_time=True) as commander:
+        log = EpisodeLog(commander.node, robot, video=True)
+        _bring_up(commander, log, stack)
+        with Live(console=console, refresh_per_second=4) as live:
+            seeds = range(args.seed, args.seed + args.episodes)
+            episodes = [_run_episode(commander, log, stack, live, seed) for seed in seeds]
+        return episodes, log.state
+
+
+def _bring_up(commander: PolicyCommander, log: EpisodeLog, stack: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 120.0
+    while True:
+        _check(stack)
+        try:
+            commander.bring_up(timeout=5.0)
+            break
+        except CommandError:
+            if time.monotonic() > deadline:
+                raise
+    # A chunk needs a policy, and a local one compiles first.
+    commander.wait_for(lambda: stack.poll() is not None or commander.now() > 0, 30.0, "a tick of /clock")
+    _check(stack)
+
+
+def _run_episode(
+    commander: PolicyCommander, log: EpisodeLog, stack: "subprocess.Popen[bytes]", live: Live, seed: int
+) -> Episode:
+    commander.reset_simulation(seed)
+    episode = log.begin(seed)
+    since: float | None = None
+
+    def over() -> bool:
+        nonlocal since
+        _check(stack)
+        live.update(_status(episode, log))
+        since = (since or commander.now()) if log.success else None
+        return since is not None and commander.now() - since > SETTLED_S
+
+    try:
+        commander.start()
+        commander.wait_for(lambda: over() or bool(episode.jitter_ms), 120.0, "motion: the executor does not run")
+        commander.run_for(EPISODE_S, until=over)
+    finally:
+        log.end()
+    episode.success = log.success
+    if not episode.running or log.state is None or (log.state.mode != Mode.RUNNING and not _ended_well(log)):
+        raise CommandError(f"the episode did not run to its end: {log.state.reason if log.state else 'no report'}")
+    return episode
+
+
+def _ended_well(log: EpisodeLog) -> bool:
+    return log.state is not None and log.state.mode in (Mode.IDLE, Mode.RUNNING)
+
+
+def _status(episode: Episode, log: EpisodeLog) -> Table:
+    table = Table(title=f"ALOHA in simulation, seed {episode.seed}", show_header=False)
+    state = log.state
+    rows = {
+        "mode": f"{Mode(state.mode).name} {state.reason}" if state else "-",
+        "chunk": f"{state.chunk_id}, step {state.next_step}, {state.steps_left} left" if state else "-",
+        "control": f"{episode.control_hz:.1f} Hz of simulated time, real-time factor {log.real_time_factor:.2f}",
+        "inference": f"{episode.inference_ms[-1]:.1f} ms" if episode.inference_ms else "-",
+        "pipeline": f"{episode.pipeline_ms[-1]:.1f} ms" if episode.pipeline_ms else "-",
+        "starved, clamped ticks": f"{state.starved_ticks}, {state.clamped_ticks}" if state else "-",
+        "reward": f"{log.reward:.0f} of 4" + (", success" if log.success else ""),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+@contextlib.contextmanager
+def _stack(policy: str, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    """The ALOHA stack as processes of their own; all of them have ended when this ends."""
+    command = [sys.executable, "-m", "openpi_bringup.up", "aloha", "sim:=true", f"policy:={policy}"]
+    with log.open("wb") as file:
+        stack = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            yield stack
+        finally:
+            _stop(stack)
+
+
+def _stop(stack: "subprocess.Popen[bytes]") -> None:
+    if stack.poll() is None:
+        stack.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        stack.wait(_STOP_TIMEOUT_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(stack.pid, signal.SIGKILL)
+
+
+def _check(stack: "subprocess.Popen[bytes]") -> None:
+    if stack.poll() is not None:
+        raise StackEnded(f"the stack ended by itself, with exit status {stack.returncode}.")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _tail(path: Path, lines: int = 15) -> list[str]:
+    return path.read_text(errors="replace").splitlines(keepends=True)[-lines:]
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="openpi-demo", description=__doc__)
+    parser.add_argument("--episodes", type=int, default=1)
+    parser.add_argument("--policy", choices=POLICIES, default="expert")
+    parser.add_argument("--seed", type=int, default=0, help="of the first episode; each next one adds one")
+    parser.add_argument("--out", default="out/demo")
+    args = parser.parse_args(argv)
+    if args.episodes < 1:
+        parser.error(f"--episodes is {args.episodes}; it must be at least 1.")
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())
