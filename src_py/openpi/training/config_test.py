@@ -165,6 +165,29 @@ def test_statistics_are_found_beside_the_config(tmp_path):
     assert elsewhere.create(pathlib.Path("/nowhere"), pi0_config.Pi0Config()).norm_stats is not None
 
 
+def test_statistics_that_cannot_be_fetched_are_no_obstacle(monkeypatch, caplog):
+    def offline(url):
+        raise ImportError("gs:// needs a package that is not here")
+
+    monkeypatch.setattr(data_config.download, "maybe_download", offline)
+    config = _config.get_config("pi0_aloha_pen_uncap")
+    data = dataclasses.replace(config.data, tokenizer_path=data_config.SMALL_TOKENIZER)
+    assert data.create(config.assets_dirs, config.model).norm_stats is None
+    assert "cannot be fetched: gs:// needs" in caplog.text
+
+
+def test_malformed_statistics_are_an_error(tmp_path):
+    (tmp_path / "me").mkdir()
+    (tmp_path / "me" / "norm_stats.json").write_text("{")
+    data = _config.SimpleDataConfig(
+        assets=_config.AssetsConfig(str(tmp_path), "me"), tokenizer_path=data_config.SMALL_TOKENIZER
+    )
+    with pytest.raises(ValueError, match=r"norm_stats\.json"):
+        data.create(tmp_path, pi0_config.Pi0Config())
+    (tmp_path / "me" / "norm_stats.json").unlink()
+    assert data.create(tmp_path, pi0_config.Pi0Config()).norm_stats is None
+
+
 def test_simple_data_config_takes_plain_callables():
     from openpi import transforms
 

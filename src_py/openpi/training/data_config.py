@@ -191,18 +191,20 @@ class DataConfigFactory(abc.ABC):
     def _load_norm_stats(
         self, assets_dir: pathlib.Path | str, asset_id: str | None
     ) -> dict[str, normalize.NormStats] | None:
-        """The statistics, or None where there are none: serving takes them from the checkpoint, and training
-        complains itself."""
+        """The statistics, or None where there are none at hand: serving takes them from the checkpoint, and training
+        says what to do."""
         if asset_id is None:
             return None
         folder = f"{str(assets_dir).rstrip('/')}/{asset_id}"
         try:
-            stats = normalize.load(download.maybe_download(folder))
+            return normalize.load(download.maybe_download(folder))
         except FileNotFoundError:
             logger.info("There are no normalisation statistics in %s.", folder)
-            return None
-        logger.info("Normalisation statistics: %s", folder)
-        return stats
+        except ValueError:  # they are there and malformed
+            raise
+        except Exception as error:  # no network, no credentials, no package for this kind of URL
+            logger.warning("The normalisation statistics in %s cannot be fetched: %s", folder, error)
+        return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 
 import jax
@@ -6,6 +7,7 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
+from openpi.policies import policy_config
 from openpi.shared import nested
 from openpi.training import config as _config
 from openpi.training import fitting, weight_loaders
@@ -67,6 +69,18 @@ def test_misfit_lists_paths_and_names_the_config_that_fits(checkpoint, small_par
     text = str(error.value)
     assert "missing: time_mlp_in/bias (64,)" in text
     assert "other shape: state_proj/kernel (14, 64), the model has (7, 64)" in text
+    assert "fit the configs pi0_aloha_sim_small." in text
+
+
+def test_policy_of_the_wrong_config(checkpoint):
+    right = _config.get_config("pi0_aloha_sim_small")
+    wrong = dataclasses.replace(right, name="wrong", model=dataclasses.replace(SMALL, action_dim=8, pi05=True))
+    with pytest.raises(ValueError, match="does not fit config 'wrong'") as error:
+        policy_config.create_trained_policy(wrong, checkpoint.parent)
+    text = str(error.value)
+    assert "['time_mlp_in']['bias'] is missing" in text
+    assert "['state_proj']['kernel'] is not expected" in text
+    assert "['action_in_proj']['kernel'] has shape (14, 64) instead of (8, 64)" in text
     assert "fit the configs pi0_aloha_sim_small." in text
 
 
