@@ -2,7 +2,10 @@ import functools
 import http.server
 import multiprocessing
 import pathlib
+import subprocess
+import sys
 import threading
+import time
 
 import fsspec
 import pytest
@@ -110,6 +113,7 @@ class Server(http.server.BaseHTTPRequestHandler):
     cut: int | None = None
     ranges = True
     etag = "one"
+    delay = 0.0
     requested: tuple[int, ...] = ()
 
     def do_HEAD(self):
@@ -138,6 +142,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if send_body:
             cls.requested = (*cls.requested, start)
+            time.sleep(cls.delay)
             self.wfile.write(body[: cls.cut])
             self.close_connection = True
 
@@ -203,6 +208,27 @@ def test_broken_connection_leaves_nothing_that_looks_complete(server, cache):
         download.maybe_download(server.url, **OPTIONS)
     assert not (cache / pathlib.Path(server.url).parts[1] / "weights.npz").exists()
     server.cut = None
+    assert download.maybe_download(server.url, **OPTIONS).read_bytes() == server.content
+
+
+def test_killed_process_leaves_nothing_that_looks_complete(server, cache):
+    code = (
+        "import sys; from openpi.shared import download; download.CHUNK_BYTES = 4096;"
+        "download.maybe_download(sys.argv[1], http={'block_size': 8192, 'cache_type': 'none'})"
+    )
+    server.delay = 0.05
+    process = subprocess.Popen([sys.executable, "-c", code, server.url])
+    try:
+        deadline = time.monotonic() + 60
+        while not any(p.stat().st_size for p in cache.rglob(".partial/file")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    server.delay = 0.0
+    assert not any(p.name == "weights.npz" and p.is_file() for p in cache.rglob("*"))
     assert download.maybe_download(server.url, **OPTIONS).read_bytes() == server.content
 
 

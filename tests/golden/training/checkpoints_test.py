@@ -31,6 +31,12 @@ def test_dtype_of_restored_params(golden, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
 
 
+def test_sharding_of_restored_params(golden):
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    params = _model.restore_params(golden("checkpoint_train/ckpt/3/params"), sharding=sharding)
+    assert {leaf.sharding for leaf in jax.tree.leaves(params)} == {sharding}
+
+
 def _config(meta) -> pi0_config.Pi0Config:
     fields = {key: meta["model"][key] for key in ("action_dim", "action_horizon", "max_token_len", "dtype", "pi05")}
     vision = {**meta["siglip"], "patch_size": tuple(meta["siglip"]["patch_size"])}
