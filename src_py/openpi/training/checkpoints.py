@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint import future as ocp_future
 
 from openpi.shared import normalize
@@ -48,16 +49,7 @@ def initialize_checkpoint_dir(
         FileExistsError: the folder exists, and neither overwrite nor resume is set.
     """
     folder = pathlib.Path(checkpoint_dir).resolve()
-    exists = folder.exists()
-    if exists and overwrite and jax.process_index() == 0:
-        shutil.rmtree(folder)
-        logger.info("Deleted the earlier run in %s.", folder)
-    elif exists and not resume and not overwrite:
-        raise FileExistsError(
-            f"There is a run in {folder} already. Resume it (--resume), delete it (--overwrite), or choose another "
-            "--exp-name."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
+    _prepare(folder, overwrite=overwrite, resume=resume)
     manager = ocp.CheckpointManager(
         folder,
         item_handlers={
@@ -72,10 +64,28 @@ def initialize_checkpoint_dir(
             async_options=ocp.AsyncOptions(timeout_secs=SAVE_TIMEOUT_SECS),
         ),
     )
-    steps = manager.all_steps()
-    if resume and not steps:
+    found = bool(manager.all_steps())
+    if resume and not found:
         logger.info("There is no checkpoint in %s to resume from; training starts at step 0.", folder)
-    return manager, resume and bool(steps)
+    return manager, resume and found
+
+
+def _prepare(folder: pathlib.Path, *, overwrite: bool, resume: bool) -> None:
+    existed = folder.exists()
+    if jax.process_count() > 1:  # all look before the first one makes it
+        multihost_utils.sync_global_devices("checkpoint folder seen")
+    if existed and not (overwrite or resume):
+        raise FileExistsError(
+            f"There is a run in {folder} already. Resume it (--resume), delete it (--overwrite), or choose another "
+            "--exp-name."
+        )
+    if jax.process_index() == 0:
+        if existed and overwrite:
+            shutil.rmtree(folder)
+            logger.info("Deleted the earlier run in %s.", folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("checkpoint folder ready")
 
 
 def save_state(
