@@ -15,7 +15,7 @@ from openpi.models.model import ModelType
 
 SAMPLE_BOUND = {ModelType.PI0: 3e-5, ModelType.PI05: 1.5e-5}
 # What lies inside the network, in float32, where the largest value is 1.
-_INNER_BOUND = 1e-4
+_INNER_BOUND = 5e-5
 # Largest error in bfloat16, in units of the reference's own distance between bfloat16 and float32 ...
 _BFLOAT16_SLACK = 2.0
 # ... and at least this, relative to the largest value: one unit in the last place.
