@@ -16,5 +16,8 @@ setup(
     install_requires=["setuptools"],
     extras_require={"test": ["pytest"]},
     zip_safe=False,
-    entry_points={"console_scripts": [f"{node} = openpi_ros.{node}:main" for node in NODES]},
+    entry_points={
+        "console_scripts": [f"{node} = openpi_ros.{node}:main" for node in NODES],
+        "openpi.commands": ["bench.executor = openpi_ros.bench_executor"],
+    },
 )

@@ -3,6 +3,7 @@
 import gc
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -76,6 +77,7 @@ class ChunkExecutorNode(lifecycle.ManagedNode):
         self.create_subscription(JointState, topic, on_joint_state, qos.SENSOR)
 
     def _on_chunk(self, message: ActionChunk) -> None:
+        begun = time.monotonic_ns()
         try:
             chunk = chunk_from_message(message)
         except ValueError as error:
@@ -88,7 +90,9 @@ class ChunkExecutorNode(lifecycle.ManagedNode):
         if problem:
             text = f"Refused chunk {message.chunk_id}: {problem}"
             self.get_logger().warning(text, throttle_duration_sec=_LOG_PERIOD_S)
-        elif self._mode is Mode.HOLD and self._ticker is not None:
+            return
+        self._statistics.accepted(message.chunk_id, time.monotonic_ns() - begun)
+        if self._mode is Mode.HOLD and self._ticker is not None:
             self._ticker.poke()  # nothing moves, so there is no rhythm to keep and no reason to wait
 
     def _tick(self, now_ns: int, monotonic_ns: int, late_ns: int, due: bool) -> None:
@@ -98,10 +102,10 @@ class ChunkExecutorNode(lifecycle.ManagedNode):
                 result = decide(now_ns, monotonic_ns)
             if result.command is not None and result.velocity is not None:
                 self._output.publish(result.command, result.velocity)
+            if due:
+                self._statistics.ticked(late_ns, result.chunk_id, time.monotonic_ns() - monotonic_ns)
             self._publish_state(now_ns, result, late_ns)
             self._note(result)
-            if due:
-                self._statistics.add(late_ns)
         except Exception as error:  # a thread that dies quietly would leave the robot without a watch
             self.give_up(f"The control tick failed: {type(error).__name__}: {error}")
             raise

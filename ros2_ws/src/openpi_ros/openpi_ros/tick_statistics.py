@@ -1,4 +1,4 @@
-"""How evenly a thread ticks, over its last ticks."""
+"""How evenly a thread ticks and how fast it works, over its last ticks."""
 
 from __future__ import annotations
 
@@ -11,19 +11,30 @@ WINDOW = 1000
 
 
 class TickStatistics:
-    """Lateness of the last ticks."""
+    """Lateness of the last ticks, and what the last chunks waited for besides their tick."""
 
     def __init__(self) -> None:
         self._late_ns: collections.deque[int] = collections.deque(maxlen=WINDOW)
+        self._to_command_ns: collections.deque[int] = collections.deque(maxlen=WINDOW)
+        self._accepted: dict[int, int] = {}
         self.ticks = 0
 
-    def add(self, late_ns: int) -> None:
-        """Takes one tick's lateness."""
+    def accepted(self, chunk_id: int, work_ns: int) -> None:
+        """Notes what it took to take a chunk in."""
+        self._accepted = {chunk_id: work_ns}
+
+    def ticked(self, late_ns: int, chunk_id: int, work_ns: int) -> None:
+        """Takes one tick: its lateness, the chunk it commanded from, and its time from start to publication."""
         self.ticks += 1
         self._late_ns.append(late_ns)
+        if (taken := self._accepted.pop(chunk_id, None)) is not None:
+            self._to_command_ns.append(taken + late_ns + work_ns)
 
     def figures(self) -> dict[str, Any]:
-        """For diagnostics."""
-        late_ms = np.array(list(self._late_ns) or [0]) / 1e6
-        median, high = np.quantile(late_ms, [0.5, 0.99])
-        return {"ticks": self.ticks, "tick_jitter_p50_ms": float(median), "tick_jitter_p99_ms": float(high)}
+        """For diagnostics. chunk_to_command leaves the wait for the tick that is due out."""
+        figures: dict[str, Any] = {"ticks": self.ticks}
+        for name, values in (("tick_jitter", self._late_ns), ("chunk_to_command", self._to_command_ns)):
+            ms = np.array(list(values) or [0]) / 1e6
+            median, high = np.quantile(ms, [0.5, 0.99])
+            figures |= {f"{name}_p50_ms": float(median), f"{name}_p99_ms": float(high)}
+        return figures
