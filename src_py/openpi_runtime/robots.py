@@ -121,6 +121,7 @@ class RobotSpec:
     """A robot as policy node, executor, recorder and converters see it; see config/robots/*.yaml.
 
     Attributes:
+        rest: a state [n] in which the robot stands safely, in the order of the state columns; zeros if not given.
         velocity_step: displacement in rad that a "velocity" of 1 asks for in one control step; 0 without such columns.
     """
 
@@ -136,6 +137,7 @@ class RobotSpec:
     state: tuple[Column, ...]
     action: tuple[Column, ...]
     limits: LimitRules
+    rest: tuple[float, ...]
     velocity_step: float = 0.0
 
     @property
@@ -199,7 +201,7 @@ def load_robot(name_or_path: str | Path) -> RobotSpec:
 def _parse(path: Path, _modified: int) -> RobotSpec:
     top = located_yaml.load(path).mapping(
         required=("name", "rate_hz", "executed_steps", "urdf", "groups", "cameras", "state", "action"),
-        optional=("description", "default_prompt", "gripper_convention", "limits", "velocity_step"),
+        optional=("description", "default_prompt", "gripper_convention", "limits", "rest", "velocity_step"),
     )
     groups = _unique(tuple(_group(entry) for entry in top["groups"].items()), top["groups"])
     state = _columns(top["state"], groups)
@@ -218,12 +220,22 @@ def _parse(path: Path, _modified: int) -> RobotSpec:
         state=state,
         action=action,
         limits=_limits(top["limits"]) if "limits" in top else LimitRules(),
+        rest=_rest(top, len(state)),
         velocity_step=_velocity_step(top, action),
     )
 
 
 def _text(entries: dict[str, Entry], name: str, default: str = "") -> str:
     return entries[name].text() if name in entries else default
+
+
+def _rest(top: dict[str, Entry], size: int) -> tuple[float, ...]:
+    if "rest" not in top:
+        return (0.0,) * size
+    values = tuple(entry.number(-1e3, 1e3) for entry in top["rest"].items())
+    if len(values) != size:
+        raise top["rest"].error(f"has {len(values)} values; allowed: {size}, one for each state column")
+    return values
 
 
 def _velocity_step(top: dict[str, Entry], action: tuple[Column, ...]) -> float:

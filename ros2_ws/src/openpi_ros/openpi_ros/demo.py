@@ -104,16 +104,13 @@ def _run_episode(
         commander.start()
         commander.wait_for(lambda: over() or bool(episode.jitter_ms), 120.0, "motion: the executor does not run")
         commander.run_for(EPISODE_S, until=over)
+        commander.wait_for(lambda: log.state is not None and log.state.mode != Mode.RUNNING, 5.0, "stop")
     finally:
         log.end()
     episode.success = log.success
-    if not episode.running or log.state is None or (log.state.mode != Mode.RUNNING and not _ended_well(log)):
+    if log.state is None or log.state.mode != Mode.IDLE:
         raise CommandError(f"the episode did not run to its end: {log.state.reason if log.state else 'no report'}")
     return episode
-
-
-def _ended_well(log: EpisodeLog) -> bool:
-    return log.state is not None and log.state.mode in (Mode.IDLE, Mode.RUNNING)
 
 
 def _status(episode: Episode, log: EpisodeLog) -> Table:

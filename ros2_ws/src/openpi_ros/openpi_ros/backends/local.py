@@ -7,6 +7,9 @@ from rclpy.node import Node
 
 from openpi_runtime.robots import RobotSpec
 
+# Spread of random actions, in rad: neighbouring steps must stay below the velocity limits.
+_TREMOR = 0.004
+
 DEFAULT_CONFIGS = {"aloha": "pi0_aloha_sim_small"}
 
 
@@ -31,13 +34,14 @@ class LocalBackend:
         if params["checkpoint"]:
             self._policy = policy_config.create_trained_policy(config, params["checkpoint"])
         else:
-            self._policy = policy_config.create_random_policy(config, seed=params["seed"])
+            stats = _gentle_statistics(config, robot)
+            self._policy = policy_config.create_random_policy(config, seed=params["seed"], norm_stats=stats)
             node.get_logger().warning(f"No checkpoint given: {config.name} has random weights and does nothing useful.")
         self.metadata: dict[str, Any] = dict(self._policy.metadata)
         self._random = np.random.default_rng(params["seed"])
         takes_noise = config.model.model_type is not ModelType.PI0_FAST
         self._noise_shape = (config.model.action_horizon, config.model.action_dim) if takes_noise else None
-        self._policy.infer(_blank_observation(robot))  # compiles
+        self.infer(_blank_observation(robot))  # compiles
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
         """One inference. The noise it started from is in the result, so that a record can be computed again."""
@@ -62,4 +66,20 @@ def _default_config(robot: RobotSpec) -> str:
 
 def _blank_observation(robot: RobotSpec) -> dict[str, Any]:
     images = {camera.name: np.zeros((3, 480, 640), np.uint8) for camera in robot.cameras if camera.required}
-    return {"state": np.zeros(len(robot.state)), "images": images, "prompt": robot.default_prompt}
+    return {"state": np.array(robot.rest), "images": images, "prompt": robot.default_prompt}
+
+
+def _gentle_statistics(config: Any, robot: RobotSpec) -> dict[str, Any]:
+    """Statistics with which random weights make the robot tremble about its rest pose, inside every limit."""
+    from openpi import transforms
+
+    data = config.data.create(config.assets_dirs, config.model)
+    inputs = data.data_transforms.inputs
+    rest = np.asarray(transforms.compose(inputs)(_blank_observation(robot))["state"], np.float64)
+    is_delta = any(isinstance(transform, transforms.DeltaActions) for transform in inputs)
+
+    def around(mean: np.ndarray, spread: float) -> transforms.NormStats:
+        width = np.full_like(mean, spread)
+        return transforms.NormStats(mean=mean, std=width, q01=mean - 2 * width, q99=mean + 2 * width)
+
+    return {"state": around(rest, 1.0), "actions": around(rest * (not is_delta), _TREMOR)}
