@@ -1,21 +1,15 @@
 """A config small enough to train in seconds on one core: `openpi train tests/training/tiny_config.py:tiny ...`."""
 
-from openpi.models import gemma, pi0_config, siglip
+from openpi.models import gemma, lora, pi0_config, siglip
 from openpi.training import config as _config
 from openpi.training import data_config, optimizer
 
 _EXPERT = {"width": 16, "depth": 2, "mlp_dim": 32, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8}
-_LORA = {"attn": {"rank": 2, "alpha": 2.0}, "ffn": {"rank": 2, "alpha": 2.0}}
+_ADAPTERS = {part: lora.LoRAConfig(rank=2, alpha=2.0) for part in ("attn", "ffn")}
 
 
-def model(*, lora: bool = False, **kwargs: object) -> pi0_config.Pi0Config:
-    expert = gemma.Config(**_EXPERT)
-    if lora:
-        from openpi.models import lora as _lora
-
-        expert = gemma.Config(
-            **_EXPERT, lora_configs={name: _lora.LoRAConfig(**values) for name, values in _LORA.items()}
-        )
+def model(*, adapters: bool = False, **kwargs: object) -> pi0_config.Pi0Config:
+    expert = gemma.Config(**_EXPERT, lora_configs=_ADAPTERS if adapters else {})
     return pi0_config.Pi0Config(
         action_dim=14,
         action_horizon=4,
@@ -53,7 +47,8 @@ TINY = _config.register_config(
         save_interval=2,
         keep_period=None,
         wandb_enabled=False,
-    )
+    ),
+    replace=True,
 )
 FAKE = _config.register_config(
     _config.TrainConfig(
@@ -68,5 +63,6 @@ FAKE = _config.register_config(
         save_interval=2,
         keep_period=None,
         wandb_enabled=False,
-    )
+    ),
+    replace=True,
 )

@@ -33,7 +33,7 @@ def flat(params: Any) -> dict[str, jax.Array]:
 
 
 def test_lora_keeps_frozen_parameters_in_bfloat16_without_optimizer_state(tiny: Any) -> None:
-    model = tiny.model(lora=True)
+    model = tiny.model(adapters=True)
     config = dataclasses.replace(tiny.FAKE, model=model, freeze_filter=model.get_freeze_filter(), ema_decay=None)
     state = start(config)
     before = flat(state.params)

@@ -19,7 +19,7 @@ from openpi.training.datasets.reader import OnBad
 KEYS = ("state", "actions")
 _BATCH = 64
 # What counts as suspicious; each is named in the text that `suspicions` prints.
-_CONSTANT = 1e-9
+_CONSTANT = 1e-6
 _TINY_RANGE = 1e-3
 _GRIPPER = (-0.1, 1.1)
 _GRIPPER_TRAVEL = 0.1

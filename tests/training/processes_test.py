@@ -1,0 +1,117 @@
+"""Runs that are killed, that find the disk full, and that are spread over devices and processes: the same losses."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from openpi.training import metrics, train_loop
+
+HERE = pathlib.Path(__file__).parent
+
+
+def start(config: Any, environment: dict[str, str] | None = None, **settings: Any) -> subprocess.Popen:
+    fields = {
+        "exp_name": config.exp_name,
+        "assets_base_dir": config.assets_base_dir,
+        "checkpoint_base_dir": config.checkpoint_base_dir,
+        "repo_id": config.data.repo_id,
+    }
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "run_process.py"), json.dumps(fields | settings)],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | (environment or {}),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    """What the process wrote to stderr."""
+    try:
+        return process.communicate(timeout=240)[1]
+    finally:
+        process.kill()
+
+
+def run(config: Any, environment: dict[str, str] | None = None, *, status: int = 0, **settings: Any) -> str:
+    process = start(config, environment, **settings)
+    text = finish(process)
+    assert process.returncode == status, text[-3000:]
+    return text
+
+
+def losses(config: Any) -> list[float]:
+    return [row["loss"] for row in metrics.read_metrics(config.checkpoint_dir) if "loss" in row]
+
+
+def saved_steps(config: Any) -> list[int]:
+    return sorted(int(path.name) for path in config.checkpoint_dir.iterdir() if path.name.isdigit())
+
+
+@pytest.fixture(scope="module")
+def expected(tiny: Any, episodes_root: pathlib.Path, assets_dir: pathlib.Path, tmp_path_factory: Any) -> list[float]:
+    """The losses of a run on one device that nothing happens to."""
+    config = dataclasses.replace(
+        tiny.TINY,
+        exp_name="undisturbed",
+        data=tiny.aloha(str(episodes_root)),
+        assets_base_dir=str(assets_dir),
+        checkpoint_base_dir=str(tmp_path_factory.mktemp("undisturbed")),
+    )
+    train_loop.train(config)
+    return losses(config)
+
+
+def test_kill_in_a_save_costs_no_checkpoint_and_changes_no_loss(tiny_run: Any, expected: list[float]) -> None:
+    config = tiny_run("killed_in_save")
+    run(config, status=-signal.SIGKILL, kill_in_save=2)
+    assert saved_steps(config) == [2]
+    run(config, resume=True)
+    assert losses(config) == expected
+    assert saved_steps(config) == [5]
+
+
+@pytest.mark.long
+def test_kill_in_a_step_changes_no_loss(tiny_run: Any, expected: list[float]) -> None:
+    config = tiny_run("killed_in_step")
+    run(config, status=-signal.SIGKILL, kill_at_step=3)
+    assert len(losses(config)) == 3
+    run(config, resume=True)
+    assert losses(config) == expected
+
+
+@pytest.mark.long
+def test_full_disk_leaves_the_last_checkpoint_whole(tiny_run: Any, expected: list[float]) -> None:
+    config = tiny_run("full")
+    text = run(config, status=1, full_after_step=3)
+    assert "File too large" in text or "EFBIG" in text
+    assert saved_steps(config) == [2]
+    run(config, resume=True)
+    assert losses(config) == expected
+
+
+def test_four_devices_give_the_losses_of_one(tiny_run: Any, expected: list[float]) -> None:
+    config = tiny_run("four")
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    run(config, flags, fsdp_devices=2, shard_all=True)
+    assert losses(config) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.long
+def test_two_processes_give_the_losses_of_one(tiny_run: Any, expected: list[float]) -> None:
+    config = tiny_run("two")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    environment = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    processes = [start(config, environment | {"JAX_PROCESS_ID": str(number)}) for number in range(2)]
+    texts = [finish(process) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(text[-2000:] for text in texts)
+    assert losses(config) == pytest.approx(expected, rel=1e-4)
