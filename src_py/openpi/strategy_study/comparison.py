@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ DELAYS_MS = (0, 100, 200, 400)
 PERIOD_S = 0.02
 ARMS = [i for i in range(14) if i % 7 != 6]  # joints; a gripper may jump
 EXPERT_NOISE = 0.01  # rad
+EXPERT_TICKS = 1000  # twice the expert's own time: open_loop waits for every chunk
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ def jerk(trace: Trace) -> float:
 def compare(
     name: str,
     make_policy: Callable[[AlohaWorld, int], ChunkPolicy],
-    ticks: Callable[[ChunkPolicy], int],
+    ticks: int,
     episodes: int,
     counts_success: bool,
     say: Callable[[str], None],
@@ -89,7 +91,7 @@ def compare(
             for episode in range(episodes):
                 world.reset(episode)
                 policy = make_policy(world, episode)
-                traces.append(loop.run(world, policy, ticks(policy)))
+                traces.append(loop.run(world, policy, ticks))
             rows.append(summarize(name, strategy, delay_ms, traces, counts_success))
             say(str(rows[-1]))
     return rows
@@ -102,8 +104,7 @@ def compare_expert(episodes: int, say: Callable[[str], None]) -> list[Row]:
     def make(world: AlohaWorld, episode: int) -> NoisyExpert:
         return NoisyExpert(expert.plan(world.objects), EXPERT_NOISE, np.random.default_rng(episode))
 
-    # open_loop waits between chunks: every delay is added to every chunk of 25 steps.
-    return compare("noisy expert", make, lambda policy: 1000, episodes, True, say)
+    return compare("noisy expert", make, EXPERT_TICKS, episodes, True, say)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -138,3 +139,9 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     axes[0][0].legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def save_table(rows: Sequence[Row], path: Path) -> None:
+    """JSON, one object per row."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=2) + "\n")

@@ -72,7 +72,7 @@ def make_dataset(episodes: int) -> Dataset:
 
 
 def small_config() -> pi0_config.Pi0Config:
-    """0.3 million parameters; the cameras are there and masked."""
+    """0.5 million parameters; the cameras are there and masked."""
     width = gemma.Config(width=96, depth=3, mlp_dim=256, num_heads=4, num_kv_heads=1, head_dim=24)
     return pi0_config.Pi0Config(
         action_dim=DIM,
@@ -147,6 +147,10 @@ class SmallPolicy:
             )
 
         self._plain, self._guided = jax.jit(plain), jax.jit(guided)
+
+    def reseed(self, seed: int) -> None:
+        """Starts the noise afresh."""
+        self._rng = jax.random.key(seed)
 
     def infer(self, observation: PolicyInput) -> tuple[Float[np.ndarray, "50 14"], int]:
         """A chunk, inpainted where the fields of real-time chunking are given."""
