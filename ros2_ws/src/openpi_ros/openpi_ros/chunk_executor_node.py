@@ -202,7 +202,7 @@ def _rules(params: dict[str, Any]) -> ExecutorRules:
 def _workspace(corners: Sequence[float]) -> Box | None:
     if not corners:
         return None
-    if len(corners) != 6 or any(low >= high for low, high in zip(corners[:3], corners[3:], strict=True)):
+    if len(corners) != 6 or any(low >= high for low, high in zip(corners[:3], corners[3:], strict=False)):
         raise ValueError(
             f"Parameter 'workspace' is {list(corners)}, but must be empty or six numbers: x, y, z of the lower corner, "
             "then of the upper one, each larger than below."
