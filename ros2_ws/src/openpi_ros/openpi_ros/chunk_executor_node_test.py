@@ -37,7 +37,7 @@ def test_workspace_box_reaches_the_filter() -> None:
 
 @pytest.mark.parametrize("corners", [[0.0, 1.0], [0.0, 0.0, 0.0, 1.0, 1.0, -1.0]])
 def test_wrong_workspace_is_a_sentence(corners: list[float]) -> None:
-    with pytest.raises(ValueError, match="Parameter 'workspace' is .* must be empty or six numbers"):
+    with pytest.raises(ValueError, match=r"Parameter 'workspace' is .* must be empty or six numbers"):
         make_executor(load_robot("aloha"), params(workspace=corners))
 
 
