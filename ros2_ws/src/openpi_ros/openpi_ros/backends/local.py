@@ -34,7 +34,7 @@ class LocalBackend:
         if params["checkpoint"]:
             self._policy = policy_config.create_trained_policy(config, params["checkpoint"])
         else:
-            stats = _gentle_statistics(config, robot)
+            stats = gentle_statistics(config, robot)
             self._policy = policy_config.create_random_policy(config, seed=params["seed"], norm_stats=stats)
             node.get_logger().warning(f"No checkpoint given: {config.name} has random weights and does nothing useful.")
         self.metadata: dict[str, Any] = dict(self._policy.metadata)
@@ -69,7 +69,7 @@ def _blank_observation(robot: RobotSpec) -> dict[str, Any]:
     return {"state": np.array(robot.rest), "images": images, "prompt": robot.default_prompt}
 
 
-def _gentle_statistics(config: Any, robot: RobotSpec) -> dict[str, Any]:
+def gentle_statistics(config: Any, robot: RobotSpec) -> dict[str, Any]:
     """Statistics with which random weights make the robot tremble about its rest pose, inside every limit."""
     from openpi import transforms
 
