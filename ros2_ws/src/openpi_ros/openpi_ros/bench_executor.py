@@ -91,9 +91,13 @@ class Bench:
                 raise RuntimeError("The policy node sends no chunks; start it alone to see why.")
             self.spin(0.2)
 
+    def reported(self, figure: str) -> dict[str, float]:
+        """Quantiles that a node reports of itself, ms."""
+        return {quantile: self.figures.get(f"{figure}_{quantile}_ms", float("nan")) for quantile in ("p50", "p99")}
+
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if status.name.endswith("chunk_executor_node"):
+            if status.name.endswith(("chunk_executor_node", "openpi_policy_node")):
                 for value in status.values:
                     with contextlib.suppress(ValueError):
                         self.figures[value.key] = float(value.value)
@@ -110,15 +114,13 @@ def measure_executor(args: Args) -> dict[str, Any]:
         bench.spin(args.seconds)
     bench.node.destroy_node()
     late = [state.tick_jitter_ms for state in bench.states]
-    around = [chunk.pipeline_ms - chunk.inference_ms for chunk in bench.chunks]
-    to_command = {name: bench.figures[name] for name in bench.figures if name.startswith("chunk_to_command")}
     return {
         "ticks": len(late),
         "chunks": len(bench.chunks),
         "inference_ms": _quantiles([chunk.inference_ms for chunk in bench.chunks]),
         "tick_jitter_ms": _quantiles(late),
-        "observation_to_request_ms": _quantiles(around),
-        "chunk_to_command_ms": {name.split("_")[3]: value for name, value in sorted(to_command.items())},
+        "observation_to_request_ms": bench.reported("observation_to_request"),
+        "chunk_to_command_ms": bench.reported("chunk_to_command"),
         "starved_ticks": bench.states[-1].starved_ticks - bench.states[0].starved_ticks,
     }
 

@@ -23,6 +23,7 @@ from openpi_ros.task_server import TaskServer
 from openpi_ros.visuals import Visuals
 from openpi_ros.worker import Worker
 from openpi_runtime.chunk import ActionChunk
+from openpi_runtime.latency import LatencyTracker
 from openpi_runtime.modes import Mode
 from openpi_runtime.requests import Progress, RequestPlanner
 from openpi_runtime.robots import Camera, RobotSpec, load_robot
@@ -39,6 +40,7 @@ class _Answer:
 
     result: dict[str, Any]
     seconds: float
+    waited_s: float  # from the newest observation's arrival to the request
 
 
 class PolicyNode(lifecycle.ManagedNode):
@@ -54,6 +56,7 @@ class PolicyNode(lifecycle.ManagedNode):
         self._cameras = _chosen_cameras(self._robot, self.params["cameras"])
         self._prompt = self.params["prompt"] or self._robot.default_prompt
         self._planner = self._make_planner()
+        self._waits = LatencyTracker()
         self._recorder = ObservationRecorder(self.params["record"]) if self.params["record"] else None
         self._backend: Backend | None = None
         self._sensing: Sensing | None = None
@@ -183,7 +186,7 @@ class PolicyNode(lifecycle.ManagedNode):
             obs = policy_input(observation, prompt) | fields
             started = time.monotonic()
             result = backend.infer(obs)
-            answer = _Answer(result=result, seconds=time.monotonic() - started)
+            answer = _Answer(result=result, seconds=time.monotonic() - started, waited_s=started - arrived)
             if self._recorder is not None:
                 self._recorder.save(chunk_id, obs, result)
             return answer
@@ -202,6 +205,7 @@ class PolicyNode(lifecycle.ManagedNode):
             except ValueError as error:
                 outcome = error
             else:
+                self._waits.add(outcome.waited_s)
                 self._publish(chunk, outcome.seconds)
                 return
         self._failures += 1
@@ -299,6 +303,8 @@ class PolicyNode(lifecycle.ManagedNode):
             "failures": self._failures,
             "latency_p50_ms": latency.quantile(0.5) * 1e3,
             "latency_p99_ms": latency.quantile(0.99) * 1e3,
+            "observation_to_request_p50_ms": self._waits.quantile(0.5) * 1e3,
+            "observation_to_request_p99_ms": self._waits.quantile(0.99) * 1e3,
             "delay_steps": self._planner.delays.expect(),
         }
         if self._sensing is not None:
