@@ -1,12 +1,14 @@
 """Measure how many frames per second a dataset's loader decodes, with the lerobot reader beside it where installed."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -40,7 +42,7 @@ def main(args: Args) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         root = args.input_path or str(make_dataset(pathlib.Path(scratch) / "bench"))
         cameras = len(LeRobotDataset(root).meta.video_keys)
-        rates = {f"openpi, {n} workers": measure(args, lambda n=n: _ours(args, root, n)) for n in args.workers}
+        rates = {f"openpi, {n} workers": measure(args, functools.partial(_ours, args, root, n)) for n in args.workers}
         rates |= _lerobot_rates(args, root)
     console = Console()
     table = Table("reader", "samples/s", "images/s")
@@ -55,7 +57,7 @@ def main(args: Args) -> int:
 def make_dataset(root: pathlib.Path) -> pathlib.Path:
     """Four episodes of 150 frames with two cameras whose picture moves."""
     image = {"dtype": "video", "shape": (480, 640, 3), "names": ["height", "width", "channels"]}
-    features = {
+    features: dict[str, Any] = {
         "observation.state": {"dtype": "float32", "shape": (14,)},
         "action": {"dtype": "float32", "shape": (14,)},
         "observation.images.top": image,
@@ -81,9 +83,9 @@ def make_dataset(root: pathlib.Path) -> pathlib.Path:
     return root
 
 
-def measure(args: Args, batches: Callable[[], object]) -> float:
+def measure(args: Args, batches: Callable[[], Iterable[Any]]) -> float:
     """Samples per second after the first batch."""
-    stream = iter(batches())  # type: ignore[call-overload]
+    stream = iter(batches())
     next(stream)
     began = time.perf_counter()
     count = sum(1 for _ in itertools.islice(stream, args.batches))
@@ -94,7 +96,7 @@ def _chunk(fps: float) -> dict[str, list[float]]:
     return {"action": [step / fps for step in range(50)]}
 
 
-def _ours(args: Args, root: str, workers: int) -> object:
+def _ours(args: Args, root: str, workers: int) -> Iterable[Any]:
     dataset = LeRobotDataset(root, delta_timestamps=_chunk(LeRobotDataset(root).meta.fps))
     plan = batching.BatchPlan(len(dataset), args.batch_size, shuffle=True)
     return batching.batches(dataset, plan, num_workers=workers)
@@ -108,10 +110,10 @@ def _lerobot_rates(args: Args, root: str) -> dict[str, float]:
         return {}
     fps = LeRobotDataset(root).meta.fps
 
-    def loader(workers: int) -> object:
+    def loader(workers: int) -> Iterable[Any]:
         dataset = Theirs("local/bench", root=root, delta_timestamps=_chunk(fps))
         return torch.utils.data.DataLoader(
             dataset, batch_size=args.batch_size, shuffle=True, num_workers=workers, drop_last=True
         )
 
-    return {f"lerobot, {n} workers": measure(args, lambda n=n: loader(n)) for n in args.workers}
+    return {f"lerobot, {n} workers": measure(args, functools.partial(loader, n)) for n in args.workers}
