@@ -25,14 +25,19 @@ def compress(tree: Any, quality: int = 90) -> Any:
 
 
 def expand(tree: Any) -> Any:
-    """Undo `compress`.
+    """Undo `compress`. Raises WireFormatError like `unpack_jpeg`."""
+    if isinstance(tree, dict):
+        return unpack_jpeg({key: expand(value) for key, value in tree.items()})
+    return tree
+
+
+def unpack_jpeg(form: dict[Any, Any]) -> Any:
+    """The array of one JPEG form, and any other map as it is: for msgpack's object_hook.
 
     Raises:
         WireFormatError: a JPEG form that is malformed, broken, or larger than MAX_PIXELS.
     """
-    if isinstance(tree, dict):
-        return _decode(tree) if MARKER in tree else {key: expand(value) for key, value in tree.items()}
-    return tree
+    return _decode(form) if MARKER in form else form
 
 
 def _encode(array: np.ndarray, quality: int) -> Any:

@@ -22,14 +22,18 @@ def decode(frame: bytes | str) -> dict[str, Any]:
     if isinstance(frame, str):
         raise BadRequestError("The observation must be a binary msgpack message, got a text message.")
     try:
-        observation = msgpack_numpy.unpackb(frame)
+        observation = msgpack.unpackb(frame, object_hook=_unpack)
         if not isinstance(observation, dict):
             raise BadRequestError(f"The observation must be a map of keys to values, got {type(observation).__name__}.")
-        return jpeg.expand(observation) if jpeg.MARKER in frame else observation
+        return observation
     except BadRequestError:
         raise
     except Exception as error:  # msgpack raises many kinds; whichever it is, the frame is bad
         raise BadRequestError(_where(frame) or f"The observation is no valid msgpack: {error}") from error
+
+
+def _unpack(form: dict[Any, Any]) -> Any:
+    return jpeg.unpack_jpeg(form) if jpeg.MARKER in form else msgpack_numpy.unpack_array(form)
 
 
 def explain(observation: Mapping[str, Any], example: Mapping[str, Any] | None) -> str:
@@ -60,7 +64,7 @@ def _where(frame: bytes) -> str:
         return ""
     for path, value in _maps(message, ""):
         try:
-            jpeg.expand(msgpack_numpy.unpack_array(value))
+            _unpack(value)
         except Exception as error:
             return f"Key '{path or '(top)'}' of the observation: {error}."
     return ""

@@ -117,7 +117,7 @@ class WebsocketService(abc.ABC):
             process_request=self._http,
             process_response=_offer_features,
             ssl=options.tls,
-            max_queue=1,  # a client that floods is not read from while its first request waits
+            max_queue=4,  # a client that floods is not read from while its first requests wait
             close_timeout=2.0,
             logger=logging.getLogger("openpi.serving.websockets"),
         )
