@@ -119,7 +119,7 @@ class RequestPlanner:
         if shift < 0 or valid <= 0:
             return {}
         expected = self.delays.expect() if self._fixed_delay is None else self._fixed_delay
-        delay = min(max(expected, 0), valid)
+        delay = min(max(expected, 1), valid)  # 0 would read like a policy that knows no real-time chunking
         return {
             "rtc/prev_actions": shifted(previous.actions, shift),
             "rtc/prev_valid": valid,
