@@ -50,6 +50,21 @@ def episodes_of(config: _config.TrainConfig) -> tuple[list[int] | None, list[int
     return split_episodes([episode.index for episode in dataset.episodes], fraction, config.seed)
 
 
+def batch_size(config: _config.TrainConfig, episodes: Sequence[int]) -> int:
+    """The training batch size, or less where the held-out episodes have fewer frames than that.
+
+    Raises:
+        DatasetError: they have fewer frames than there are devices.
+    """
+    data_config = config.data.create(config.assets_dirs, config.model)
+    dataset = LeRobotDataset(str(data_config.repo_id), episodes=episodes, image_keys=(), on_bad=config.loop.on_bad_data)
+    size = min(config.batch_size, len(dataset) // jax.device_count() * jax.device_count())
+    if not size:
+        reason = f"the held-out episodes have {len(dataset)} frames, fewer than the {jax.device_count()} devices."
+        raise DatasetError(dataset.meta.name, f"{reason} Raise val_fraction.")
+    return size
+
+
 class Evaluator:
     """Measures a state on held-out batches: the same ones, with the same noise, every time.
 
@@ -93,7 +108,7 @@ class Evaluator:
             rng = jax.random.fold_in(self._rng, number)
             loss, sampled = self._measure(state.model_def, params, rng, batch)
             losses.append(float(loss))
-            errors.append(self._errors(np.asarray(sampled), jax.tree.map(_local, batch)))
+            errors.append(self._errors(np.asarray(sampled), jax.tree.map(local_rows, batch)))
         by_dim = np.mean(np.concatenate(errors), axis=(0, 1))
         return {
             "val_loss": float(np.mean(losses)),
@@ -113,7 +128,7 @@ class Evaluator:
         return np.asarray(transform({"actions": np.array(actions), "state": np.array(state)})["actions"])
 
 
-def _local(array: Any) -> np.ndarray:
+def local_rows(array: Any) -> np.ndarray:
     """This process's rows of a batch."""
     shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
     return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])

@@ -52,7 +52,7 @@ def train(
     training, held_out = evaluation.episodes_of(config) if dataset is None else (None, [])
     make_loader = functools.partial(_make_loader, config, data_sharding, episodes=training, dataset=dataset)
     # Made once before anything is written or deleted, so that an error in the data leaves an existing run alone.
-    make_loader(start_batch=0)
+    loader = make_loader(start_batch=0)
     manager, resuming = checkpoints.initialize_checkpoint_dir(
         config.checkpoint_dir,
         keep_period=config.keep_period,
@@ -63,9 +63,9 @@ def train(
     state, state_sharding = train_state.init_train_state(config, init_rng, mesh, resume=resuming)
     if resuming:
         placed = jax.tree.map(_placed, state, state_sharding)
-        state = checkpoints.restore_state(manager, placed, make_loader(start_batch=0))
+        state = checkpoints.restore_state(manager, placed, loader)
+        loader = make_loader(start_batch=int(state.step))
     start = int(state.step)
-    loader = make_loader(start_batch=start)
     run = _Run(config, mesh, data_sharding, state_sharding, manager, loader, start, resuming, on_step)
     if held_out:
         run.evaluator = evaluation.Evaluator(
@@ -99,7 +99,7 @@ def _validation_loader(
 ) -> data_loader.DataLoader:
     # Read in the background of this process: validation is rare, and its own workers would idle the rest of the time.
     return data_loader.create_data_loader(
-        dataclasses.replace(config, num_workers=0),
+        dataclasses.replace(config, num_workers=0, batch_size=evaluation.batch_size(config, episodes)),
         sharding=sharding,
         shuffle=True,
         num_batches=config.loop.val_batches,
@@ -210,7 +210,7 @@ def _timed_next(batches: Iterator[Any], *, last: bool) -> tuple[Any, float]:
 
 def preview(batch: train_step.Batch) -> np.ndarray:
     """Up to five samples, each a row of its cameras: uint8 [N, H, cameras * W, 3]."""
-    images = [evaluation._local(image)[:_PREVIEW_SAMPLES] for image in batch[0].images.values()]
+    images = [evaluation.local_rows(image)[:_PREVIEW_SAMPLES] for image in batch[0].images.values()]
     rows = np.concatenate(images, axis=2)
     return np.clip((rows + 1) * 127.5, 0, 255).astype(np.uint8)
 
