@@ -30,7 +30,7 @@ class Args:
         out: folder for strategies.json and strategies.png.
     """
 
-    episodes: int = 3
+    episodes: int = 2
     train_steps: int = 1500
     demonstrations: int = 60
     weights: Path = Path("out/strategies/weights.npz")

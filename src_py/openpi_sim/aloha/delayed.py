@@ -70,10 +70,12 @@ class DelayedLoop:
         self._limits = command_limits(self._robot, Kinematics.from_file(self._robot.urdf_path))
 
     def run(self, world: AlohaWorld, policy: ChunkPolicy, ticks: int) -> Trace:
-        """Runs `ticks` control steps from where the world is."""
+        """Runs `ticks` control steps from where the world is, fewer where the task is solved before."""
         episode = _Episode(self, world, policy)
         for tick in range(1, ticks + 1):
             episode.tick(tick * CONTROL_PERIOD_NS)
+            if episode.solved:
+                break
         return episode.trace()
 
     def make_executor(self) -> Executor:
@@ -107,7 +109,7 @@ class _Episode:
         self._inside: list[np.ndarray] = []
         self._ticks: list[TickResult] = []
         self._chunks = 0
-        self._success = False
+        self.solved = False
 
     def tick(self, now_ns: int) -> None:
         self._report_joints(now_ns)
@@ -128,7 +130,7 @@ class _Episode:
             )
         )
         self._world.step()
-        self._success |= self._world.success
+        self.solved |= self._world.success
         self._ticks.append(result)
 
     def trace(self) -> Trace:
@@ -141,7 +143,7 @@ class _Episode:
             inside=np.concatenate(self._inside),
             starved=self._ticks[-1].starved_ticks,
             clamped=self._ticks[-1].clamped_ticks,
-            success=self._success,
+            success=self.solved,
         )
 
     def _report_joints(self, now_ns: int) -> None:
