@@ -27,6 +27,7 @@ COMMANDS = {
     "convert jax-to-torch": "openpi.cli.convert_jax_to_torch",
     "convert bag-to-lerobot": "openpi.cli.convert_bag_to_lerobot",
     "convert aloha-hdf5-to-lerobot": "openpi.cli.convert_aloha_hdf5_to_lerobot",
+    "convert recordings-to-lerobot": "openpi.cli.convert_recordings_to_lerobot",
     "compare": "openpi.cli.compare",
     "eval bag": "openpi.cli.eval_bag",
     "bench model": "openpi.cli.bench_model",
