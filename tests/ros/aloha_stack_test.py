@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 import rclpy
+from openpi_msgs.msg import ActionChunk
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 from trajectory_msgs.msg import JointTrajectory
@@ -145,15 +146,14 @@ def test_a_namespace_moves_the_whole_robot(start, domain, monkeypatch):
 def test_the_remote_backend_reconnects_to_a_server_that_comes_late(start, domain, monkeypatch, unused_tcp_port):
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
     stack = start("openpi_bringup.up", "aloha", "policy:=remote", f"port:={unused_tcp_port}")
-    stack.wait_for_text(f"policy server 127.0.0.1:{unused_tcp_port}", 90)
-    serve = ("serve", "--config", "pi0_aloha_sim_small", "--random-weights", "--host", "127.0.0.1")
-    start("openpi", *serve, "--port", str(unused_tcp_port))
-    stack.wait_for_text("Connected to policy server", 150)
+    stack.wait_for_text("Ready: backend remote", 90)
     with PolicyCommander(use_sim_time=True) as commander:
         commander.bring_up()
-        chunks: list[object] = []
-        from openpi_msgs.msg import ActionChunk
-
-        commander.node.create_subscription(ActionChunk, "openpi_policy_node/action_chunk", chunks.append, qos.CHUNK)
         commander.start()
+        stack.wait_for_text(f"policy server 127.0.0.1:{unused_tcp_port}", 60)
+        serve = ("serve", "--config", "pi0_aloha_sim_small", "--random-weights", "--host", "127.0.0.1")
+        start("openpi", *serve, "--port", str(unused_tcp_port))
+        stack.wait_for_text("Connected to policy server", 150)
+        chunks: list[ActionChunk] = []
+        commander.node.create_subscription(ActionChunk, "openpi_policy_node/action_chunk", chunks.append, qos.CHUNK)
         commander.wait_for(lambda: len(chunks) >= 2, 60.0, "two chunks of the server")
