@@ -16,7 +16,7 @@ from openpi import transforms as _transforms
 from openpi.models import model as _model
 from openpi.training import batching
 from openpi.training import config as _config
-from openpi.training.datasets import BadSampleError, LeRobotDataset
+from openpi.training.datasets import BadSampleError, LeRobotDataset, Metadata, load_metadata
 from openpi.training.datasets import droid as _droid
 from openpi.training.datasets.fake import FakeDataset
 from openpi.training.datasets.reader import OnBad
@@ -173,29 +173,28 @@ def create_torch_dataset(
         raise ValueError("The data config has no repo_id. Set it to a dataset, or to 'fake' for made-up data.")
     if repo_id == "fake":
         return FakeDataset(model_config, num_samples=_FAKE_SAMPLES)
-    fps = LeRobotDataset(repo_id, image_keys=(), on_bad="skip").meta.fps
+    meta = load_metadata(repo_id)
     dataset: Dataset = LeRobotDataset(
         repo_id,
         episodes=episodes,
         delta_timestamps={
-            key: [step / fps for step in range(action_horizon)] for key in data_config.action_sequence_keys
+            key: [step / meta.fps for step in range(action_horizon)] for key in data_config.action_sequence_keys
         },
-        image_keys=_used_cameras(data_config, repo_id) if decode_images else (),
+        image_keys=_used_cameras(data_config, meta) if decode_images else (),
         on_bad=on_bad,
     )
     if data_config.prompt_from_task:
-        tasks = source_of(dataset).meta.tasks
-        dataset = TransformedDataset(dataset, [_transforms.PromptFromLeRobotTask(dict(tasks))])
+        dataset = TransformedDataset(dataset, [_transforms.PromptFromLeRobotTask(dict(meta.tasks))])
     return dataset
 
 
-def _used_cameras(data_config: _config.DataConfig, repo_id: str) -> tuple[str, ...] | None:
+def _used_cameras(data_config: _config.DataConfig, meta: Metadata) -> tuple[str, ...] | None:
+    """The cameras that the repack transforms name; None, all of them, where nothing is repacked."""
     repack = [t for t in data_config.repack_transforms.inputs if isinstance(t, _transforms.RepackTransform)]
     if not repack:
         return None
     named = {name for transform in repack for name in jax.tree.leaves(transform.structure)}
-    features = LeRobotDataset(repo_id, image_keys=(), on_bad="skip").meta.features
-    return tuple(key for key, feature in features.items() if feature.is_image and key in named)
+    return tuple(key for key, feature in meta.features.items() if feature.is_image and key in named)
 
 
 def create_rlds_dataset(

@@ -102,12 +102,13 @@ def compute(
         The statistics by key, and the number of bad frames skipped.
 
     Raises:
-        ValueError: the config reads RLDS data with no `tensorflow-datasets`, or there is no data.
+        ValueError: there is no dataset, or too little of it.
+        ImportError: the config reads RLDS data and `tensorflow-datasets` is not installed.
     """
     data_config = config.data.create(config.assets_dirs, config.model)
-    running = {key: normalize.RunningStats() for key in KEYS}
     if data_config.rlds_data_dir is not None:
         return _compute_rlds(config, data_config, max_frames, progress), 0
+    running = {key: normalize.RunningStats() for key in KEYS}
     dataset = make_dataset(config, data_config, on_bad)
     total = min(len(dataset), max_frames or len(dataset))
     done = skipped = 0
