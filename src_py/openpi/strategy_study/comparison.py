@@ -23,11 +23,11 @@ EXPERT_TICKS = 1000  # twice the expert's own time: open_loop waits for every ch
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One strategy at one delay, over all its episodes. Jumps in rad between neighbouring actions, largest joint.
+    """One strategy at one delay, over all its episodes. Jumps in rad from one tick to the next, largest joint.
 
     Attributes:
-        boundary_max, boundary_p95: where one chunk follows another.
-        inside_p95: within the chunks as they were predicted.
+        boundary_max, boundary_p95: from the last command to the first action of another chunk, before ramp and filter.
+        inside_p95: between neighbouring actions of the chunks as they were predicted.
         jerk: mean square of the commands' third difference, (rad/s^3)^2.
         starved, clamped: ticks per episode.
         success: share of episodes that solved the task; None where the policy is not made to.
@@ -64,8 +64,8 @@ def summarize(policy: str, strategy: str, delay_ms: int, traces: Sequence[Trace]
 
 
 def boundary_jumps(trace: Trace) -> np.ndarray:
-    """Largest joint step at each change of chunk, rad; after a HOLD, from the action before it."""
-    steps = np.abs(np.diff(trace.wanted[:, ARMS], axis=0)).max(axis=1)
+    """What each change of chunk asks for in one tick: largest joint step from the last command, rad."""
+    steps = np.abs(trace.wanted[1:, ARMS] - trace.commands[:-1, ARMS]).max(axis=1)
     return steps[trace.boundary[1:]]
 
 
