@@ -9,6 +9,7 @@ from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 # How often the status is looked at: a change is published at once, the same status once a second.
 _CHECK_PERIOD_S = 0.1
 _PUBLISH_EVERY = 10
@@ -30,7 +31,7 @@ class Diagnostics:
         self._last: tuple[bytes, str] | None = None
         self._repeats = 0
         # A stopped simulation must still be reported, so the timer does not follow the node's clock.
-        node.create_timer(_CHECK_PERIOD_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        node.create_timer(_CHECK_PERIOD_S, self._tick, clock=STEADY)
 
     def _tick(self) -> None:
         level, message, values = self._check()

@@ -10,8 +10,6 @@ import numpy as np
 from openpi_msgs.msg import ActionChunk as ActionChunkMsg
 from openpi_msgs.msg import ExecutorState
 from openpi_msgs.srv import LoadPolicy, SetPrompt
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
 from rclpy.task import Future
 
 from openpi_ros import diagnostics, lifecycle, qos
@@ -30,7 +28,8 @@ from openpi_runtime.robots import Camera, RobotSpec, load_robot
 from openpi_runtime.sync import Missing, Observation
 
 _CLOCK_JUMP_NS = 500_000_000
-_RETRY_S = 0.2  # between two requests while the backend fails
+# After a failed request the next one waits this long (wall time), twice as long after each further failure.
+_BACK_OFF_S, _LONGEST_BACK_OFF_S = 0.1, 2.0
 _LOG_PERIOD_S = 2.0
 
 
@@ -62,7 +61,8 @@ class PolicyNode(lifecycle.ManagedNode):
         self._sensing: Sensing | None = None
         self._active = False
         self._chunk_id = 0
-        self._failures = 0
+        self._failures = self._failures_in_a_row = 0
+        self._epoch = 0  # rises when whatever was asked so far has lost its meaning
         self._trouble = "the policy is being loaded"
         self._retry_at = 0.0
         self._asked_at: float | None = None
@@ -82,6 +82,7 @@ class PolicyNode(lifecycle.ManagedNode):
 
     def set_active(self, active: bool) -> None:
         self._active = active
+        self._forget()
         if active:
             self._await_inputs()
 
@@ -136,7 +137,7 @@ class PolicyNode(lifecycle.ManagedNode):
         if response.success:
             if self._backend is not None:
                 self._worker.submit(self._backend.close)
-            self._planner.reset()
+            self._forget()
             self._use(outcome)
         return response
 
@@ -171,8 +172,14 @@ class PolicyNode(lifecycle.ManagedNode):
             return False
         self.get_logger().warning(f"The clock went back by {(before - now_ns) / 1e9:.2f} s; starting afresh.")
         sensing.clear()
-        self._planner.reset()
+        self._forget()
         return True
+
+    def _forget(self) -> None:
+        """Drops what was asked before: its answer will belong to another time, task or policy."""
+        self._epoch += 1
+        self._asked_at = None
+        self._planner.reset()
 
     def _ask(self, observation: Observation) -> None:
         backend, arrived = self._backend, time.monotonic()
@@ -191,8 +198,11 @@ class PolicyNode(lifecycle.ManagedNode):
                 self._recorder.save(chunk_id, obs, result)
             return answer
 
+        epoch = self._epoch
+
         def answered(outcome: Any) -> None:
-            self._on_answer(outcome, chunk_id, stamp_ns, prompt, arrived)
+            if epoch == self._epoch:
+                self._on_answer(outcome, chunk_id, stamp_ns, prompt, arrived)
 
         self._asked_at = arrived
         self._worker.submit(infer, answered)
@@ -210,12 +220,14 @@ class PolicyNode(lifecycle.ManagedNode):
                 return
         self._failures += 1
         self._trouble = f"no chunk: {outcome}"
-        self._retry_at = time.monotonic() + _RETRY_S
+        self._retry_at = time.monotonic() + min(_BACK_OFF_S * 2**self._failures_in_a_row, _LONGEST_BACK_OFF_S)
+        self._failures_in_a_row += 1
         self._planner.failed()
         self.get_logger().error(self._trouble, throttle_duration_sec=_LOG_PERIOD_S)
 
     def _publish(self, chunk: ActionChunk, seconds: float) -> None:
         self._trouble = ""
+        self._failures_in_a_row = 0
         self._planner.answered(chunk, seconds)
         if self._active:
             self._chunks.publish(chunk_message(chunk, self.params["frame_id"]))
@@ -278,8 +290,7 @@ class PolicyNode(lifecycle.ManagedNode):
                     f"No request can be made: {missing}. Topics expected: {expected}. Start the drivers, or remap."
                 )
 
-        wall = Clock(clock_type=ClockType.STEADY_TIME)
-        timer = self.create_timer(self.params["startup_timeout"], check, clock=wall)
+        timer = self.create_timer(self.params["startup_timeout"], check, clock=diagnostics.STEADY)
 
     def _diagnose(self) -> diagnostics.Report:
         values = self._values()

@@ -7,14 +7,12 @@ from typing import Any
 from openpi_msgs.action import RunTask
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
 from rclpy.node import Node
 from rclpy.task import Future
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
-from openpi_ros import qos
+from openpi_ros import diagnostics, qos
 from openpi_ros.conversions import time_ns
 from openpi_runtime.modes import Mode
 from openpi_runtime.task import CANCELLED, GOOD_ENDS, SUCCESS, TaskRules, TaskWatch
@@ -37,7 +35,7 @@ class TaskServer:
         self._run = node.create_client(SetBool, "chunk_executor_node/run")
         node.create_subscription(Bool, "sim/success", self._on_success, qos.STATE)
         # Wall time: a stopped clock must still let a task be cancelled.
-        node.create_timer(_LOOK_PERIOD_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        node.create_timer(_LOOK_PERIOD_S, self._look, clock=diagnostics.STEADY)
         self._server = ActionServer(
             node,
             RunTask,

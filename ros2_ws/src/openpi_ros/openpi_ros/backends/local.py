@@ -1,5 +1,6 @@
 """Inference in this process: any config and checkpoint of `openpi`, on the GPU where there is one."""
 
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,16 @@ class LocalBackend:
             FileNotFoundError: the checkpoint is not there.
             ImportError: JAX is not installed.
         """
+        checkpoint = params["checkpoint"]
+        if checkpoint and "://" not in checkpoint and not pathlib.Path(checkpoint).is_dir():  # before JAX is loaded
+            raise FileNotFoundError(f"there is no checkpoint {checkpoint}; give a folder, or a URL such as gs://...")
         from openpi.models.model import ModelType
         from openpi.policies import policy_config
         from openpi.training import config as training_config
 
         config = training_config.get_config(params["config"] or _default_config(robot))
-        if params["checkpoint"]:
-            self._policy = policy_config.create_trained_policy(config, params["checkpoint"])
+        if checkpoint:
+            self._policy = policy_config.create_trained_policy(config, checkpoint)
         else:
             stats = gentle_statistics(config, robot)
             self._policy = policy_config.create_random_policy(config, seed=params["seed"], norm_stats=stats)
@@ -41,7 +45,7 @@ class LocalBackend:
         self._random = np.random.default_rng(params["seed"])
         takes_noise = config.model.model_type is not ModelType.PI0_FAST
         self._noise_shape = (config.model.action_horizon, config.model.action_dim) if takes_noise else None
-        self.infer(_blank_observation(robot))  # compiles
+        self._compile(_blank_observation(robot), with_previous=params["strategy"] == "rtc")
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
         """One inference. The noise it started from is in the result, so that a record can be computed again."""
@@ -49,6 +53,19 @@ class LocalBackend:
             return self._policy.infer(obs)
         noise = self._random.standard_normal(self._noise_shape, dtype=np.float32)
         return {**self._policy.infer(obs, noise=noise), "noise": noise}
+
+    def _compile(self, obs: dict[str, Any], *, with_previous: bool) -> None:
+        actions = self.infer(obs)["actions"]
+        if with_previous:  # compiled apart
+            self.infer(
+                {
+                    **obs,
+                    "rtc/prev_actions": actions,
+                    "rtc/delay": 0,
+                    "rtc/execution_horizon": 1,
+                    "rtc/guidance_weight": 5.0,
+                }
+            )
 
     def reset(self) -> None:
         """Forgets the episode."""
