@@ -106,5 +106,5 @@ def test_two_replicas_of_the_tiny_model(python, tmp_path):
     said = json.loads(lines[0].removeprefix("RESULT "))
     assert said["shapes"] == ["(50, 14)"]
     assert said["running"] == {"RUNNING": 2}
-    assert "images" in said["failure"] or "state" in said["failure"]
+    assert "'cam_high' is missing" in said["failure"]
     assert said["health"] == "OK\n"
