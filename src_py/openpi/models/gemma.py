@@ -264,7 +264,7 @@ class Module(nnx.Module):
         float32_queries: bool = False,
         rngs: nnx.Rngs,
     ) -> None:
-        _check_experts(configs)
+        check_experts(configs)
         cond_dims = cond_dims or [None] * len(configs)
         self.embedder = Embedder(vocab_size, configs[0].width, rngs)
         self.layers = stacking.stack_layers(
@@ -386,7 +386,8 @@ def _attend(
     return jnp.einsum("BKGTS,BSKH->BTKGH", probabilities, v).reshape(b, t, n, h)
 
 
-def _check_experts(configs: Sequence[Config]) -> None:
+def check_experts(configs: Sequence[Config]) -> None:
+    """Raise a ValueError unless the experts can attend together."""
     for attribute in ("depth", "num_heads", "num_kv_heads", "head_dim"):
         values = [getattr(config, attribute) for config in configs]
         if len(set(values)) > 1:
