@@ -1,6 +1,7 @@
 """The ALOHA loop as a whole: the demo, live against offline inference, image delivery, namespaces."""
 
 import json
+import signal
 import time
 
 import numpy as np
@@ -130,9 +131,12 @@ def test_images_arrive(start, domain):
         assert len(kept) / published > 0.99, f"{name}: {len(kept)} of {published}"
 
 
-def test_a_namespace_moves_the_whole_robot(start, domain, monkeypatch):
+def test_a_namespace_moves_the_whole_robot_and_is_recorded(start, domain, monkeypatch, tmp_path):
+    from rosbags.highlevel import AnyReader
+
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-    stack = start("openpi_bringup.up", "aloha", "policy:=expert", "namespace:=/lab/robot1")
+    bag = tmp_path / "bag"
+    stack = start("openpi_bringup.up", "aloha", "policy:=expert", "namespace:=/lab/robot1", f"record:={bag}")
     stack.wait_for_text("Ready: backend expert", 90)
     with PolicyCommander("/lab/robot1", use_sim_time=True) as commander:
         commander.bring_up()
@@ -140,7 +144,15 @@ def test_a_namespace_moves_the_whole_robot(start, domain, monkeypatch):
         names = {name for name, _ in commander.node.get_topic_names_and_types()}
     outside = {name for name in names if not name.startswith("/lab/robot1/")}
     assert outside <= {"/clock", "/diagnostics", "/parameter_events", "/rosout"}
-    assert "/lab/robot1/cam_high/image_raw" in names
+    stack.process.send_signal(signal.SIGINT)
+    stack.wait_for_end()
+    with AnyReader([bag]) as reader:
+        counts = {connection.topic: connection.msgcount for connection in reader.connections}
+        chunks = [c for c in reader.connections if c.topic == "/lab/robot1/openpi_policy_node/action_chunk"]
+        first = next(reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(chunks))
+    assert counts["/lab/robot1/cam_high/image_raw"] > 3
+    assert counts["/lab/robot1/follower_left/joint_trajectory"] > 10
+    assert (first.horizon, first.dim, len(first.data)) == (50, 14, 700)
 
 
 def test_the_remote_backend_reconnects_to_a_server_that_comes_late(start, domain, monkeypatch, unused_tcp_port):

@@ -24,6 +24,7 @@ def up(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("aloha", "port:=99999"), "must be a port number from 1 to 65535"),
         (("aloha", "namespace:=1 2"), "must be a ROS namespace"),
         (("aloha", "sim"), "write name:=value"),
+        (("aloha", "sim:=false"), "policy:=expert reads the simulator's objects"),
         (("aloha", "sim:=true", "sim:=false"), "given twice"),
     ],
 )

@@ -1,11 +1,15 @@
 """A stack as a launch description. Imported by launch files only: it needs `launch` and `launch_ros`."""
 
-from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity  # type: ignore[attr-defined]
+from collections.abc import Mapping
+from typing import Any
+
 from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity  # type: ignore[attr-defined]
 from openpi_bringup.stacks import Argument, Process, Stack, StackError, Values
 
 
@@ -45,7 +49,7 @@ def _entities(process: Process, values: Values) -> list[LaunchDescriptionEntity]
         namespace=values["namespace"],
         parameters=[
             *(str(path) for path in process.parameter_files),
-            {"use_sim_time": values["use_sim_time"] == "true", **process.parameters},
+            {"use_sim_time": values["use_sim_time"] == "true"} | _typed(process.parameters),
         ],
         remappings=list(process.remaps.items()),
         arguments=[*process.arguments, "--ros-args", "--log-level", values["log_level"]],
@@ -55,3 +59,8 @@ def _entities(process: Process, values: Values) -> list[LaunchDescriptionEntity]
     reason = f"{process.executable} ended"
     stop_all = OnProcessExit(target_action=node, on_exit=[EmitEvent(event=Shutdown(reason=reason))])
     return [node, RegisterEventHandler(stop_all)]
+
+
+def _typed(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Texts stay texts: launch_ros would read a prompt such as "1" or a URDF as YAML."""
+    return {k: ParameterValue(v, value_type=str) if isinstance(v, str) else v for k, v in parameters.items()}

@@ -11,6 +11,9 @@ from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
 
+from openpi_runtime.kinematics import robot_description
+from openpi_runtime.robots import load_robot
+
 Values = Mapping[str, str]
 BOOLEANS = ("true", "false")
 
@@ -216,7 +219,9 @@ def _extras(stack: str, robot: str, values: Values) -> list[Process]:
         processes.append(Process(package="openpi_ros", executable="bag_recorder_node", parameters=recorder))
     if values["rviz"] == "true":
         layout = ("-d", str(_share("rviz", f"{stack}.rviz")))
-        processes.append(Process(package="robot_state_publisher", executable="robot_state_publisher", optional=True))
+        description = {"robot_description": robot_description(load_robot(robot).urdf_path)}
+        publisher = "robot_state_publisher"
+        processes.append(Process(package=publisher, executable=publisher, parameters=description, optional=True))
         processes.append(Process(package="rviz2", executable="rviz2", arguments=layout, optional=True))
     return processes
 
@@ -224,6 +229,8 @@ def _extras(stack: str, robot: str, values: Values) -> list[Process]:
 def _aloha(values: Values) -> list[Process]:
     files = (_share("config", "aloha.yaml"),)
     simulated = values["sim"] == "true"
+    if values["policy"] == "expert" and not simulated:
+        raise StackError("policy:=expert reads the simulator's objects, so it needs sim:=true; choose local or remote.")
     simulator = Process(package="openpi_ros", executable="aloha_sim_node", parameter_files=files)
     return [
         *([simulator] if simulated else []),

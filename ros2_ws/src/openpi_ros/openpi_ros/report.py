@@ -102,7 +102,8 @@ def _joints(robot: RobotSpec, episode: Episode) -> str:
             axis.axvline(stamp, color="grey", linewidth=0.4)
         axis.set_title(f"{group.name}: measured (solid), commanded (dotted), chunk boundaries (grey)")
         axis.set_ylabel("rad; gripper 0 to 1")
-        axis.legend([robot.state[column].joint for column in columns], loc="right", fontsize=7)
+        joints = [robot.state[column].joint for column in columns]
+        axis.legend(joints, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7)
     axes[-1].set_xlabel("s (node clock)")
     return _image(figure)
 

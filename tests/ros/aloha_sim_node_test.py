@@ -1,0 +1,170 @@
+"""aloha_sim_node in front of a client that knows only the real robot's topics."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import rclpy
+from geometry_msgs.msg import PoseArray
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Bool, Float32, Float64MultiArray, UInt32
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from openpi_ros import qos, sim_messages
+from openpi_ros.conversions import image_array, time_ns
+from openpi_sim.aloha.world import AlohaWorld
+
+ARM = ["waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"]
+START = [0.0, -0.96, 1.16, 0.0, -0.3, 0.0, 0.1]
+TOPICS = {
+    "/clock": (Clock, qos.SENSOR),
+    "cam_high/image_raw": (Image, qos.SENSOR),
+    "cam_high/camera_info": (CameraInfo, qos.SENSOR),
+    "follower_left/joint_states": (JointState, qos.SENSOR),
+    "follower_right/joint_states": (JointState, qos.SENSOR),
+    "sim/objects": (PoseArray, qos.STATE),
+    "sim/reward": (Float32, qos.STATE),
+    "sim/success": (Bool, qos.STATE),
+    "sim/episode": (UInt32, qos.LATCHED),
+    "sim/real_time_factor": (Float32, qos.STATE),
+}
+
+
+class Client:
+    """Keeps the newest message of every topic."""
+
+    def __init__(self, domain: int) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = rclpy.create_node("client", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.newest: dict[str, object] = {}
+        for topic, (kind, profile) in TOPICS.items():
+            self.node.create_subscription(kind, topic, lambda m, t=topic: self.newest.update({t: m}), profile)
+
+    def wait(self, holds: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+        end = time.monotonic() + timeout_s
+        while not holds():
+            assert time.monotonic() < end, f"Not within {timeout_s} s: {what}"
+            self.executor.spin_once(timeout_sec=0.1)
+
+    def call(self, kind: type, name: str, request: object) -> object:
+        client = self.node.create_client(kind, name)
+        self.wait(client.service_is_ready, name)
+        future = client.call_async(request)
+        self.wait(future.done, name)
+        return future.result()
+
+    def joints(self, side: str) -> dict[str, float]:
+        message = self.newest[f"follower_{side}/joint_states"]
+        return dict(zip(message.name, message.position, strict=True))
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+
+
+@pytest.fixture
+def client(domain: int) -> Iterator[Client]:
+    client = Client(domain)
+    yield client
+    client.close()
+
+
+def test_it_publishes_obeys_and_resets_as_the_real_robot_and_its_drivers(start, client):
+    simulation = start("openpi_ros.aloha_sim_node", "--ros-args", "-p", "cameras:=[cam_high]", "-p", "seed:=3")
+    client.wait(lambda: client.newest.keys() == TOPICS.keys(), "a message on every topic")
+    _check_camera(client)
+    _check_joint_states(client)
+    _command_both_interfaces(client)
+    _refuse_a_bad_command(client, simulation)
+    _reset(client)
+    simulation.process.terminate()
+    assert simulation.wait_for_end() == 0
+
+
+def _check_camera(client: Client) -> None:
+    image, info = client.newest["cam_high/image_raw"], client.newest["cam_high/camera_info"]
+    assert (image.encoding, image.width, image.height) == ("rgb8", 640, 480)
+    assert image.header.frame_id == info.header.frame_id == "cam_high_optical_frame"
+    assert time_ns(image.header.stamp) % 40_000_000 == 0  # 25 Hz
+    assert info.k[0] == pytest.approx(240 / np.tan(np.radians(39)))
+    red = image_array(image).astype(int)
+    assert ((red[..., 0] > 150) & (red[..., 1] < 100)).sum() > 100  # the cube
+
+
+def _check_joint_states(client: Client) -> None:
+    assert list(client.joints("left")) == [*ARM, "gripper", "left_finger", "right_finger"]
+    for side in ("left", "right"):
+        joints = client.joints(side)
+        np.testing.assert_allclose([joints[name] for name in ARM], START[:6], atol=0.02)
+        assert joints["left_finger"] == -joints["right_finger"]
+        assert 0.02 < joints["left_finger"] < 0.025
+
+
+def _command_both_interfaces(client: Client) -> None:
+    trajectory = client.node.create_publisher(JointTrajectory, "follower_left/joint_trajectory", qos.COMMAND)
+    forward = client.node.create_publisher(Float64MultiArray, "follower_right/commands", qos.COMMAND)
+    client.wait(lambda: trajectory.get_subscription_count() and forward.get_subscription_count(), "the controllers")
+    point = JointTrajectoryPoint(positions=[1.0, 0.3, *START[1:6]])
+    trajectory.publish(JointTrajectory(joint_names=["gripper", *ARM], points=[point]))
+    forward.publish(Float64MultiArray(data=[-0.3, *START[1:]]))
+    client.wait(lambda: abs(client.joints("left")["waist"] - 0.3) < 0.02, "the left arm moves")
+    client.wait(lambda: abs(client.joints("right")["waist"] + 0.3) < 0.02, "the right arm moves")
+    client.wait(lambda: client.joints("left")["left_finger"] > 0.05, "the left gripper opens")
+
+
+def _refuse_a_bad_command(client: Client, simulation) -> None:
+    forward = client.node.create_publisher(Float64MultiArray, "follower_right/commands", qos.COMMAND)
+    client.wait(lambda: forward.get_subscription_count() > 0, "the controller")
+    forward.publish(Float64MultiArray(data=[float("nan")] * 7))
+    simulation.wait_for_text("The right arm refused a command", 20)
+
+
+def _reset(client: Client) -> None:
+    before = time_ns(client.newest["/clock"].clock)
+    assert client.newest["sim/episode"].data == 1
+    seed = Parameter("seed", value=5).to_parameter_msg()
+    answer = client.call(SetParameters, "aloha_sim_node/set_parameters", SetParameters.Request(parameters=[seed]))
+    assert answer.results[0].successful
+    answer = client.call(Trigger, "aloha_sim_node/reset", Trigger.Request())
+    assert (answer.success, answer.message) == (True, "episode 2, seed 5")
+    client.wait(lambda: client.newest["sim/episode"].data == 2, "the new episode")
+    client.newest.pop("sim/objects")
+    client.wait(lambda: "sim/objects" in client.newest, "its objects")
+    world = AlohaWorld()
+    world.reset(5)
+    (cube,) = sim_messages.objects(client.newest["sim/objects"])
+    np.testing.assert_allclose(cube[:2], world.objects["box"][:2], atol=1e-3)
+    assert time_ns(client.newest["/clock"].clock) > before  # time never goes back
+    assert client.newest["sim/reward"].data == 0.0
+
+
+@pytest.mark.parametrize(
+    ("parameter", "told"),
+    [
+        ("robot:=alhoa", "There is no robot 'alhoa'; known: aloha"),
+        ("task:=stack", "Parameter 'task' is 'stack', but must be"),
+        ("cameras:=[cam_top]", "Parameter 'cameras'"),
+        ("camera_hertz:=5.0", "did you mean 'camera_hz'"),
+    ],
+)
+def test_a_wrong_parameter_ends_it_with_a_sentence(start, parameter, told):
+    simulation = start("openpi_ros.aloha_sim_node", "--ros-args", "-p", parameter)
+    assert simulation.wait_for_end(60) == 1
+    assert told in simulation.output()
+
+
+def test_no_rendering_library_ends_it_with_what_to_install(start, monkeypatch):
+    monkeypatch.setenv("PYOPENGL_PLATFORM", "glx")  # what a missing libEGL looks like to MuJoCo
+    simulation = start("openpi_ros.aloha_sim_node")
+    assert simulation.wait_for_end(60) == 1
+    assert "apt install libegl1" in simulation.output()
