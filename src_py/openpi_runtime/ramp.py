@@ -7,29 +7,40 @@ import numpy as np
 from openpi_runtime.safety import Vector
 
 SLACK = 1e-6
+# In this time the ramp comes to follow its target's own motion as well. Without that, a target that moves faster
+# than the ramp would never be reached; from the first moment on, it would be no ramp.
+FOLLOW_S = 0.5
 
 
 class Ramp:
-    """Limits speed until the command has caught up with its target."""
+    """Limits speed until the command has caught up with its target.
+
+    The limit is `speed`, plus a share of the target's own speed that grows from 0 to 1 in `FOLLOW_S`.
+    """
 
     def __init__(self, speed: Vector, period_s: float) -> None:
         """speed: per column and second, in the columns' own units."""
         self._reach = speed * period_s
+        self._share_per_step = period_s / FOLLOW_S
+        self._share = 0.0
         self._previous: Vector | None = None
         self.active = False
 
     def start(self) -> None:
         """Begins a ramp at the next step."""
         self.active = True
+        self._share = 0.0
         self._previous = None
 
     def step(self, last: Vector, target: Vector) -> Vector:
-        """The next command. The ramp ends when what is left is one ramp step beyond the target's own motion."""
+        """The next command. The ramp ends where the target is within its limit."""
         if not self.active:
             return target
         own = np.zeros_like(target) if self._previous is None else np.abs(target - self._previous)
+        limit = self._reach + self._share * own
         self._previous = target
-        if (np.abs(target - last) <= self._reach + own + SLACK).all():
+        self._share = min(1.0, self._share + self._share_per_step)
+        if (np.abs(target - last) <= limit + SLACK).all():
             self.active = False
             return target
-        return last + np.clip(target - last, -self._reach, self._reach)
+        return last + np.clip(target - last, -limit, limit)

@@ -27,8 +27,9 @@ def test_approaches_at_its_speed_then_lets_go() -> None:
 def test_catches_a_target_that_moves_faster_than_the_ramp() -> None:
     ramp = Ramp(np.ones(1), 0.1)
     ramp.start()
-    path = run(ramp, 0.0, [0.2, 0.4, 0.6])
-    assert path == pytest.approx([0.1, 0.4, 0.6])
+    path = run(ramp, 0.0, [0.2, 0.4, 0.6, 0.8, 1.0, 1.2])
+    assert path == pytest.approx([0.1, 0.24, 0.42, 0.64, 0.9, 1.2])
+    assert not ramp.active
 
 
 def test_all_columns_arrive_before_it_ends() -> None:
