@@ -6,9 +6,10 @@ middle of an epoch too, whatever the number of workers or of processes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol, SupportsIndex
+from typing import Any, Literal, Protocol, SupportsIndex, TypeVar
 
 import absl.flags
 import grain.python as grain
@@ -16,6 +17,7 @@ import numpy as np
 
 from openpi.training.datasets.errors import BadSampleError
 
+T = TypeVar("T")
 OnBad = Literal["raise", "skip"]
 # Batches kept ready by each worker, or by the background thread where there are no workers.
 _BATCHES_AHEAD = 2
@@ -105,8 +107,8 @@ def batches(
     start: int = 0,
     num_workers: int = 0,
     on_bad: OnBad = "raise",
-) -> Iterator[dict[str, Any]]:
-    """Endless batches from number `start` on.
+) -> grain.DatasetIterator:
+    """Endless batches from number `start` on; `close()` of the iterator stops its workers.
 
     Args:
         dataset: samples are (nested) dicts of arrays; with workers it must pickle.
@@ -130,6 +132,17 @@ def batches(
         options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=_BATCHES_AHEAD)
         stream = stream.mp_prefetch(options)
     return iter(stream)
+
+
+@contextlib.contextmanager
+def closing(stream: Iterator[T]) -> Iterator[Iterator[T]]:
+    """Closes the iterator at the end of the block, if it can be closed: its workers stop then."""
+    try:
+        yield stream
+    finally:
+        close = getattr(stream, "close", None)
+        if close is not None:
+            close()
 
 
 def stack(samples: Sequence[Any]) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import grain.python as grain
 import jax
 import numpy as np
 
@@ -67,7 +69,7 @@ class TorchDataLoader:
         self.skipped = 0
 
     @property
-    def torch_loader(self) -> Iterator[dict[str, Any]]:
+    def torch_loader(self) -> grain.DatasetIterator:
         """The batches as the loader makes them: numpy, before they go to a device."""
         return batching.batches(
             self._dataset,
@@ -79,13 +81,13 @@ class TorchDataLoader:
         )
 
     def __iter__(self) -> Iterator[Any]:
-        for number, batch in enumerate(self.torch_loader):
-            if self._num_batches is not None and number >= self._num_batches:
-                return
-            if batch["skipped"]:
-                self.skipped += batch["skipped"]
-                logger.warning("Skipped %d bad samples so far.", self.skipped)
-            yield self._convert(batch["data"])
+        # Closing stops the workers now, not when the interpreter ends.
+        with batching.closing(self.torch_loader) as stream:
+            for batch in itertools.islice(stream, self._num_batches):
+                if batch["skipped"]:
+                    self.skipped += batch["skipped"]
+                    logger.warning("Skipped %d bad samples so far.", self.skipped)
+                yield self._convert(batch["data"])
 
 
 class RLDSDataLoader:
@@ -133,8 +135,9 @@ class DataLoaderImpl:
         return getattr(self._data_loader, "skipped", 0)
 
     def __iter__(self) -> Iterator[tuple[_model.Observation, _model.Actions]]:
-        for batch in self._data_loader:
-            yield _model.Observation.from_dict(batch), batch["actions"]
+        with batching.closing(iter(self._data_loader)) as batches:
+            for batch in batches:
+                yield _model.Observation.from_dict(batch), batch["actions"]
 
 
 def _share(framework: str) -> batching.Share:

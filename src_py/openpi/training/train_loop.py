@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from PIL import Image
 
-from openpi.training import checkpoints, data_loader, evaluation, metrics, train_state, train_step, utils
+from openpi.training import batching, checkpoints, data_loader, evaluation, metrics, train_state, train_step, utils
 from openpi.training import config as _config
 from openpi.training import sharding as _sharding
 
@@ -147,7 +147,11 @@ class _Run:
         if self.start >= config.num_train_steps:
             logger.info("The run has all of its %d steps already.", config.num_train_steps)
             return state
-        batches = iter(self.loader)
+        with batching.closing(iter(self.loader)) as batches:
+            return self._steps(state, rng, batches)
+
+    def _steps(self, state: utils.TrainState, rng: jax.Array, batches: Iterator[train_step.Batch]) -> utils.TrainState:
+        config = self.config
         batch = next(batches)
         if self.start == 0 and self.is_main:
             self._save_preview(batch)
