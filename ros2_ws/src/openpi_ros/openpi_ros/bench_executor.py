@@ -133,7 +133,10 @@ def measure_broker(args: Args) -> dict[str, Any]:
         while process.poll() is None:
             bench.spin(0.2)
         assert process.stdout is not None
-        figures = json.loads(process.stdout.read().splitlines()[-1])
+        printed = process.stdout.read().splitlines()
+    if process.returncode:
+        raise RuntimeError("The plain broker's process failed; what it printed stands above.")
+    figures = json.loads(printed[-1])
     bench.node.destroy_node()
     period_ms = bench.robot.period_ns / 1e6
     late = np.array(figures["late_ms"])

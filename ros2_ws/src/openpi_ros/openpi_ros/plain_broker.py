@@ -19,6 +19,7 @@ from openpi_client.action_chunk_broker import ActionChunkBroker
 from openpi_client.base_policy import BasePolicy
 from openpi_ros.backends import Backend, make_backend
 from openpi_ros.outputs import RobotOutput
+from openpi_ros.parameters import load_specs
 from openpi_ros.sensing import Sensing, SensingRules, policy_input
 from openpi_runtime.robots import load_robot
 from openpi_runtime.sync import Missing
@@ -49,7 +50,8 @@ def run(seconds: float, config: str) -> dict[str, list[float]]:
     rules = SensingRules(camera_max_age_ns=_AGE_NS, joint_max_age_ns=_AGE_NS, max_skew_ns=100_000_000)
     sensing = Sensing(node, robot, cameras, rules, lambda: None)
     output = RobotOutput(node, robot, "joint_trajectory")
-    params = {"config": config, "checkpoint": "", "seed": 0}
+    defaults = {name: spec.default for name, spec in load_specs("openpi_policy_node").items()}
+    params = defaults | {"config": config, "strategy": "open_loop"}
     policy = _Timed(make_backend("local", node, params, robot))
     broker = ActionChunkBroker(policy, robot.executed_steps)
     executor = SingleThreadedExecutor()
