@@ -10,6 +10,7 @@ import numpy as np
 from openpi_msgs.msg import ActionChunk as ActionChunkMsg
 from openpi_msgs.msg import ExecutorState
 from openpi_msgs.srv import LoadPolicy, SetPrompt
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 
 from openpi_ros import diagnostics, lifecycle, qos
@@ -72,7 +73,9 @@ class PolicyNode(lifecycle.ManagedNode):
         self._visuals = Visuals(self, self._robot, self.params["frame_id"])
         self.create_subscription(ExecutorState, "chunk_executor_node/state", self._on_state, qos.STATE)
         self.create_service(SetPrompt, "~/set_prompt", self._on_set_prompt)
-        self.create_service(LoadPolicy, "~/load_policy", self._on_load_policy)
+        # A group of its own: while it waits for the policy, all other callbacks go on.
+        own_group = ReentrantCallbackGroup()
+        self.create_service(LoadPolicy, "~/load_policy", self._on_load_policy, callback_group=own_group)
         self._worker = Worker(self, "inference")
         self.resources.callback(self._close)
         self._tasks = TaskServer(self, self.set_prompt, self.params["task_hold_timeout"])

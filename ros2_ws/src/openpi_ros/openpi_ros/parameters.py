@@ -61,7 +61,8 @@ class ParameterSpec:
 
     def allowed(self) -> str:
         """What is allowed, in words."""
-        parts = [f"a {self.type}" + (f" in {self.unit}" if self.unit else "")]
+        article = "an" if self.type.startswith("int") else "a"
+        parts = [f"{article} {self.type}" + (f" in {self.unit}" if self.unit else "")]
         if self.range:
             parts.append(f"from {self.range[0]:g} to {self.range[1]:g}")
         if self.one_of:
@@ -98,14 +99,11 @@ class ParameterSpec:
             f"Parameter '{self.name}' is {value!r}, but must be {self.allowed()}. ({self.description})"
         )
 
-    def descriptor(self) -> ParameterDescriptor:
-        # Dynamic typing and no ranges: rclpy would refuse at construction, with less to say than `check`. An empty
-        # list is declared by its type, and rclpy takes no dynamic typing then.
+    def descriptor(self, *, dynamic: bool = True) -> ParameterDescriptor:
+        # Dynamic typing and no ranges: rclpy would refuse at construction, with less to say than `check`.
         unit = f" [{self.unit}]" if self.unit else ""
         return ParameterDescriptor(
-            description=self.description + unit,
-            additional_constraints=self.allowed(),
-            dynamic_typing=not self.is_list or bool(self.default),
+            description=self.description + unit, additional_constraints=self.allowed(), dynamic_typing=dynamic
         )
 
 
@@ -138,7 +136,10 @@ def declare(node: Node, specs: Mapping[str, ParameterSpec]) -> None:
         if node.has_parameter(name):
             node.set_descriptor(name, spec.descriptor())
         else:
-            node.declare_parameter(name, _ros_default(spec), spec.descriptor())
+            default = _ros_default(spec)
+            # An empty list is declared by its type, and rclpy takes no dynamic typing then.
+            dynamic = not isinstance(default, Parameter.Type)
+            node.declare_parameter(name, default, spec.descriptor(dynamic=dynamic))
 
 
 def read(node: Node, specs: Mapping[str, ParameterSpec]) -> dict[str, Any]:

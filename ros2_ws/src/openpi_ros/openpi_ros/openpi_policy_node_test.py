@@ -1,0 +1,207 @@
+"""The policy node and what it is made of, in this process, in front of made-up sensors."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2: source setup/env.sh")
+pytest.importorskip("openpi_msgs.msg", reason="needs the built workspace: make setup")
+
+import rclpy
+from builtin_interfaces.msg import Duration
+from openpi_msgs.action import RunTask
+from openpi_msgs.msg import ActionChunk, ExecutorState
+from openpi_msgs.srv import LoadPolicy, SetPrompt
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool
+from visualization_msgs.msg import MarkerArray
+
+from openpi_ros import lifecycle, qos
+from openpi_ros.conversions import chunk_from_message, image_message, joint_state_message, time_ns
+from openpi_ros.openpi_policy_node import PolicyNode
+from openpi_runtime.robots import load_robot
+
+pytestmark = pytest.mark.ros
+ROBOT = load_robot("aloha")
+CAMERAS = [camera for camera in ROBOT.cameras if camera.required]
+
+
+class Bench:
+    """A policy node with backend hold, and cameras and arms that publish at 10 Hz."""
+
+    def __init__(self, **parameters: Any) -> None:
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=random.randint(1, 100))
+        overrides = [Parameter(name, value=value) for name, value in ({"backend": "hold"} | parameters).items()]
+        self.node = PolicyNode(context=self.context, parameter_overrides=overrides)
+        self.peer = rclpy.create_node("peer", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.executor.add_node(self.peer)
+        self.chunks: list[ActionChunk] = []
+        self.markers: list[MarkerArray] = []
+        self.peer.create_subscription(ActionChunk, "openpi_policy_node/action_chunk", self.chunks.append, qos.CHUNK)
+        self.peer.create_subscription(MarkerArray, "openpi_policy_node/predicted_path", self.markers.append, qos.CHUNK)
+        self._cameras = [(c, self.peer.create_publisher(Image, c.topic, qos.SENSOR)) for c in CAMERAS]
+        self._arms = [(g, self.peer.create_publisher(JointState, g.joint_states, qos.SENSOR)) for g in ROBOT.groups]
+        self._state = self.peer.create_publisher(ExecutorState, "chunk_executor_node/state", qos.STATE)
+        self.peer.create_timer(0.1, self._publish)
+        self.silent = ""
+
+    def _publish(self) -> None:
+        now_ns = self.peer.get_clock().now().nanoseconds
+        self._state.publish(ExecutorState(mode=ExecutorState.RUNNING))
+        for group, publisher in self._arms:
+            joints = dict.fromkeys(group.joints, 0.25) | {"left_finger": 0.058}
+            publisher.publish(joint_state_message(joints, now_ns))
+        for camera, publisher in self._cameras:
+            if camera.name != self.silent:
+                publisher.publish(image_message(np.zeros((24, 32, 3), np.uint8), now_ns, camera.frame))
+
+    def spin_until(self, holds: Callable[[], Any], what: str, timeout_s: float = 60.0) -> None:
+        end = time.monotonic() + timeout_s
+        while not holds():
+            assert time.monotonic() < end, f"Not within {timeout_s} s: {what}"
+            self.executor.spin_once(timeout_sec=0.1)
+
+    def call(self, kind: type, name: str, request: Any) -> Any:
+        client = self.peer.create_client(kind, name)
+        self.spin_until(client.service_is_ready, name)
+        future = client.call_async(request)
+        self.spin_until(future.done, f"an answer of {name}")
+        return future.result()
+
+    def close(self) -> None:
+        self.node.trigger_shutdown()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.peer.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.close()
+
+
+def test_sensors_become_chunks_and_services_change_them(bench: Bench) -> None:
+    assert lifecycle.bring_up(bench.node)
+    bench.spin_until(lambda: bench.chunks and bench.markers, "a chunk and its path")
+    chunk = chunk_from_message(bench.chunks[0])
+    assert chunk.actions.shape == (50, 14)
+    assert chunk.action_names == ROBOT.action_names
+    assert chunk.prompt == ROBOT.default_prompt
+    expected = [0.25] * 6 + [1.0]
+    np.testing.assert_allclose(chunk.actions, np.tile(expected * 2, (50, 1)), atol=1e-6)
+    assert time_ns(bench.chunks[0].header.stamp) <= bench.peer.get_clock().now().nanoseconds
+    assert [marker.ns for marker in bench.markers[0].markers] == ["left", "right"]
+
+    answer = bench.call(SetPrompt, "openpi_policy_node/set_prompt", SetPrompt.Request(prompt="wave"))
+    assert answer.success
+    bench.spin_until(lambda: bench.chunks[-1].prompt == "wave", "a chunk for the new prompt")
+
+    # The policy in use goes on while another is loaded, and stays when that fails.
+    count = len(bench.chunks)
+    request = LoadPolicy.Request(config="pi0_aloha_sim_small", checkpoint="/nowhere/at/all")
+    answer = bench.call(LoadPolicy, "openpi_policy_node/load_policy", request)
+    assert not answer.success
+    assert "/nowhere/at/all" in answer.message
+    bench.spin_until(lambda: len(bench.chunks) > count, "a chunk of the policy that stayed")
+
+
+class Tasks:
+    """A client of the action, and an executor that runs when it is told to."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self.switched: list[bool] = []
+        self._client = ActionClient(bench.peer, RunTask, "openpi_policy_node/run_task")
+        bench.peer.create_service(SetBool, "chunk_executor_node/run", self._on_run)
+        self.success = bench.peer.create_publisher(Bool, "sim/success", qos.STATE)
+
+    def _on_run(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self.switched.append(request.data)
+        response.success = True
+        return response
+
+    def start(self, seconds: int = 0) -> Any:
+        """The goal's handle."""
+        self._bench.spin_until(self._client.server_is_ready, "the action server")
+        goal = RunTask.Goal(prompt="wave", time_limit=Duration(sec=seconds))
+        future = self._client.send_goal_async(goal)
+        self._bench.spin_until(future.done, "the goal's answer")
+        return future.result()
+
+    def result(self, handle: Any) -> RunTask.Result:
+        future = handle.get_result_async()
+        self._bench.spin_until(future.done, "the task's end")
+        return future.result().result
+
+
+def test_a_task_ends_by_its_time_by_success_or_when_it_is_cancelled(bench: Bench) -> None:
+    assert lifecycle.bring_up(bench.node)
+    tasks = Tasks(bench)
+
+    timed = tasks.result(tasks.start(seconds=1))
+    assert (timed.success, timed.outcome) == (True, "time_limit")
+    assert timed.steps > 0
+    assert bench.chunks[-1].prompt == "wave"
+
+    running = tasks.start()
+    assert not tasks.start().accepted  # one at a time
+    tasks.success.publish(Bool(data=True))
+    assert tasks.result(running).outcome == "success"
+
+    running = tasks.start()
+    bench.spin_until(running.cancel_goal_async().done, "the cancellation's answer")
+    cancelled = tasks.result(running)
+    assert (cancelled.success, cancelled.outcome) == (False, "cancelled")
+    assert tasks.switched == [True, False] * 3
+
+
+def test_no_chunk_is_made_without_a_camera_and_the_lack_is_named(bench: Bench) -> None:
+    bench.silent = "cam_left_wrist"
+    assert lifecycle.bring_up(bench.node)
+    end = time.monotonic() + 3.0
+    bench.spin_until(lambda: time.monotonic() > end, "time passes")
+    assert not bench.chunks
+    assert "cam_left_wrist" in bench.node._diagnose()[1]
+
+
+def test_cleaning_up_removes_all_that_configuring_made(bench: Bench) -> None:
+    before = set(bench.node._entities())
+    assert lifecycle.bring_up(bench.node)
+    assert len(bench.node._entities()) > len(before)
+    bench.node.trigger_deactivate()
+    bench.node.trigger_cleanup()
+    assert set(bench.node._entities()) == before
+    assert lifecycle.bring_up(bench.node)
+    bench.spin_until(lambda: bench.chunks, "a chunk after the second start")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"camera_max_age": -1.0}, "Parameter 'camera_max_age' is -1.0, but must be a double in s, from 0.01 to 60"),
+        ({"camera_max_ages": 1.0}, "did you mean 'camera_max_age'?"),
+        ({"cameras": ["cam_top"]}, "has no camera 'cam_top'"),
+        ({"robot": "alhoa"}, "There is no robot 'alhoa'"),
+    ],
+)
+def test_a_wrong_parameter_fails_configuration_by_a_sentence(parameters: dict[str, Any], told: str) -> None:
+    bench = Bench(**parameters)
+    try:
+        assert not lifecycle.bring_up(bench.node)
+        assert told in bench.node.failure
+    finally:
+        bench.close()
