@@ -147,6 +147,7 @@ class Executor:
         event = Event.RUN if enabled else Event.STOP
         refusal = self._machine.refusal(event)
         if not refusal and self._machine.handle(event, "waiting for the first chunk" if enabled else ""):
+            self._strategy.clear()  # a chunk from before is of a scene that may be gone
             self._forget_motion()
             self._started = False
         return refusal

@@ -152,8 +152,9 @@ class SimulationLoop:
         self._world.step()
         self._observer.on_step(self._time_ns, self._world)
         self._pacer.record(self._time_ns * 1e-9, time.monotonic())
-        if (self._time_ns // CONTROL_PERIOD_NS) % self._settings.steps_per_image == 0:
-            for name in cameras.names:
+        step = self._time_ns // CONTROL_PERIOD_NS
+        for number, name in enumerate(cameras.names):  # taking turns, so that no step renders them all
+            if (step + number) % self._settings.steps_per_image == 0:
                 self._observer.on_image(self._time_ns, name, cameras.render(name))
 
     def _prepare(self) -> bool:
