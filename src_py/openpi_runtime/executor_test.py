@@ -30,6 +30,16 @@ def test_run_without_a_chunk_holds_without_commanding(rig: Rig) -> None:
     assert result.starved_ticks == 0
 
 
+def test_a_run_starts_without_the_chunks_of_the_run_before(rig: Rig) -> None:
+    rig.start(slope(0.0, 0.01))
+    rig.tick(5)
+    rig.executor.run(False)
+    rig.tick()
+    rig.executor.run(True)
+    result = rig.tick()
+    assert (result.mode, result.reason, result.command) == (Mode.HOLD, NO_CHUNK, None)
+
+
 def test_clean_chunk_passes_unchanged_and_in_line(rig: Rig) -> None:
     chunk = slope(0.0, 0.01)
     rig.start(chunk)
