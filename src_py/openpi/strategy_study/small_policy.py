@@ -131,6 +131,7 @@ class SmallPolicy:
         self._std = np.where(np.arange(DIM) < 14, data.std, 1.0)
         self._state_mean, self._state_std = data.mean, data.std
         self._rng = jax.random.key(seed)
+        params = jax.tree.map(jnp.asarray, params)  # read from a file they are numpy's
 
         def plain(rng: jax.Array, state: jax.Array) -> jax.Array:
             return nnx.merge(graph, params).sample_actions(rng, observe(state), num_steps=FLOW_STEPS)
