@@ -5,14 +5,12 @@ Two thin adapters consume it: `launch/*.launch.py` (`ros2 launch`) and `openpi_b
 
 import dataclasses
 import difflib
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
-
-from openpi_runtime.kinematics import robot_description
-from openpi_runtime.robots import load_robot
 
 Values = Mapping[str, str]
 BOOLEANS = ("true", "false")
@@ -212,6 +210,19 @@ def _policy_and_executor(robot: str, controller: str, files: tuple[Path, ...], v
     ]
 
 
+def _robot_description(robot: str) -> str:
+    """The robot's URDF. Expanded by the nodes' interpreter: `ros2 launch` may run under one without our packages."""
+    code = (
+        "import sys; from openpi_runtime import kinematics, robots; "
+        "print(kinematics.robot_description(robots.load_robot(sys.argv[1]).urdf_path))"
+    )
+    done = subprocess.run(["python3", "-c", code, robot], capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise StackError(f"The description of robot '{robot}' cannot be shown in rviz: {reason}")
+    return done.stdout
+
+
 def _extras(stack: str, robot: str, values: Values) -> list[Process]:
     processes = []
     if values["record"]:
@@ -219,7 +230,7 @@ def _extras(stack: str, robot: str, values: Values) -> list[Process]:
         processes.append(Process(package="openpi_ros", executable="bag_recorder_node", parameters=recorder))
     if values["rviz"] == "true":
         layout = ("-d", str(_share("rviz", f"{stack}.rviz")))
-        description = {"robot_description": robot_description(load_robot(robot).urdf_path)}
+        description = {"robot_description": _robot_description(robot)}
         publisher = "robot_state_publisher"
         processes.append(Process(package=publisher, executable=publisher, parameters=description, optional=True))
         processes.append(Process(package="rviz2", executable="rviz2", arguments=layout, optional=True))
