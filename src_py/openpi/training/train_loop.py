@@ -159,7 +159,7 @@ class _Run:
             with _sharding.set_mesh(self.mesh):
                 state, info = self.step(rng, state, batch)
             # The step runs on while the next batch is fetched.
-            batch, waited_s = _timed_next(batches, last=step + 1 == config.num_train_steps)
+            batch, waited_s = _next_batch(batches, info, last=step + 1 == config.num_train_steps)
             self.averages.add(info, waited_s)
             self.on_step(step, info)
             self._report(step, state)
@@ -205,11 +205,14 @@ def _is_due(step: int, interval: int, start: int) -> bool:
     return step % interval == 0 and step > start
 
 
-def _timed_next(batches: Iterator[Any], *, last: bool) -> tuple[Any, float]:
+def _next_batch(batches: Iterator[Any], info: dict[str, Any], *, last: bool) -> tuple[Any, float]:
+    """The next batch, and for how many seconds at most the devices waited for it: not at all if it came before the
+    step of `info` was done."""
     if last:
         return None, 0.0
     began = time.monotonic()
-    return next(batches), time.monotonic() - began
+    batch = next(batches)
+    return batch, time.monotonic() - began if info["loss"].is_ready() else 0.0
 
 
 def preview(batch: train_step.Batch) -> np.ndarray:
