@@ -26,9 +26,11 @@ lint:
 types:
 	@.venv/bin/mypy
 
+# Two processes for what shares nothing; one after the other for what runs on DDS and watches time.
 unit:
 	@$(ENV)
-	python -m pytest $(PYTEST_ARGS)
+	python -m pytest -n 2 --dist loadfile -m "not ros and not long" $(PYTEST_ARGS)
+	python -m pytest -m "ros and not long" $(PYTEST_ARGS)
 
 test-long: setup  ## soak, large fuzzing, the whole golden set
 	@$(ENV)
