@@ -64,7 +64,7 @@ class ParameterSpec:
         article = "an" if self.type.startswith("int") else "a"
         parts = [f"{article} {self.type}" + (f" in {self.unit}" if self.unit else "")]
         if self.range:
-            parts.append(f"from {self.range[0]:g} to {self.range[1]:g}")
+            parts.append(f"from {self.range[0]:.10g} to {self.range[1]:.10g}")
         if self.one_of:
             parts.append("one of " + ", ".join(str(choice) for choice in self.one_of))
         return ", ".join(parts)
