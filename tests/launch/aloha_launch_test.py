@@ -8,12 +8,12 @@ pytest.importorskip(
     "launch_pytest", reason="launch_pytest comes with a full ROS 2 installation (ros-jazzy-launch-pytest)"
 )
 
+import launch
 import launch_pytest
 import rclpy
 from launch.actions import IncludeLaunchDescription, SetEnvironmentVariable
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
-import launch
 from openpi_bringup.stacks import ALOHA
 
 DOMAIN = random.randint(1, 100)
