@@ -30,11 +30,13 @@ class LocalBackend:
         checkpoint = params["checkpoint"]
         if checkpoint and "://" not in checkpoint and not pathlib.Path(checkpoint).is_dir():  # before JAX is loaded
             raise FileNotFoundError(f"there is no checkpoint {checkpoint}; give a folder, or a URL such as gs://...")
-        from openpi.models.model import ModelType
-        from openpi.policies import policy_config
         from openpi.training import config as training_config
 
         config = training_config.get_config(params["config"] or _default_config(robot))
+        # Only now, so that a misspelt config is told seconds earlier.
+        from openpi.models.model import ModelType
+        from openpi.policies import policy_config
+
         if checkpoint:
             self._policy = policy_config.create_trained_policy(config, checkpoint)
         else:
