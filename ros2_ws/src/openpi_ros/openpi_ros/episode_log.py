@@ -6,6 +6,7 @@ import threading
 import numpy as np
 from openpi_msgs.msg import ActionChunk, ExecutorState
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, Float32
 from trajectory_msgs.msg import JointTrajectory
@@ -18,6 +19,8 @@ from openpi_runtime.robots import Group, RobotSpec
 
 _VIDEO_STRIDE = 2  # every other image, every other pixel of it
 _NO_LIMIT_NS = 10**18
+# A log may be late, but must not miss anything: four seconds of ticks wait for it.
+_EVERY_TICK = QoSProfile(depth=200)
 
 
 @dataclasses.dataclass
@@ -62,7 +65,7 @@ class EpisodeLog:
         self.reward = 0.0
         self.success = False
         self.real_time_factor = 0.0
-        node.create_subscription(ExecutorState, "chunk_executor_node/state", self._on_state, qos.STATE)
+        node.create_subscription(ExecutorState, "chunk_executor_node/state", self._on_state, _EVERY_TICK)
         node.create_subscription(ActionChunk, "openpi_policy_node/action_chunk", self._on_chunk, qos.CHUNK)
         node.create_subscription(Bool, "sim/success", self._on_success, qos.STATE)
         node.create_subscription(Float32, "sim/reward", self._on_reward, qos.STATE)
@@ -103,7 +106,7 @@ class EpisodeLog:
         node.create_subscription(JointState, group.joint_states, on_joints, qos.SENSOR)
         if "joint_trajectory" in group.controllers:
             topic = group.controllers["joint_trajectory"]["topic"]
-            node.create_subscription(JointTrajectory, topic, on_command, qos.COMMAND)
+            node.create_subscription(JointTrajectory, topic, on_command, _EVERY_TICK)
 
     def _on_state(self, message: ExecutorState) -> None:
         with self._lock:
