@@ -26,7 +26,7 @@ class Row:
     """One strategy at one delay, over all its episodes. Jumps in rad from one tick to the next, largest joint.
 
     Attributes:
-        boundary_max, boundary_p95: from the last command to the first action of another chunk, before ramp and filter.
+        boundary_max, boundary_p95: where one chunk follows another, before ramp and filter.
         inside_p95: between neighbouring actions of the chunks as they were predicted.
         jerk: mean square of the commands' third difference, (rad/s^3)^2.
         starved, clamped: ticks per episode.
@@ -64,8 +64,8 @@ def summarize(policy: str, strategy: str, delay_ms: int, traces: Sequence[Trace]
 
 
 def boundary_jumps(trace: Trace) -> np.ndarray:
-    """What each change of chunk asks for in one tick: largest joint step from the last command, rad."""
-    steps = np.abs(trace.wanted[1:, ARMS] - trace.commands[:-1, ARMS]).max(axis=1)
+    """Largest joint step of the strategy's actions at each change of chunk, rad; before ramp and filter."""
+    steps = np.abs(np.diff(trace.wanted[:, ARMS], axis=0)).max(axis=1)
     return steps[trace.boundary[1:]]
 
 
