@@ -97,3 +97,9 @@ def test_rviz_gets_the_urdf_where_it_is_installed(adapter: ModuleType, monkeypat
     values = publisher.options["parameters"][-1]
     assert 'joint name="follower_left/waist"' in values["robot_description"].arguments[0]
     assert rviz.options["arguments"][1].endswith("rviz/aloha.rviz")
+
+
+def test_a_misspelt_argument_is_refused_and_a_stranger_is_not(adapter: ModuleType) -> None:
+    assert len(started(adapter, another_launch_files_argument="1")) == 3
+    with pytest.raises(RuntimeError, match="Did you mean 'strategy'"):
+        started(adapter, startegy="rtc")

@@ -1,5 +1,6 @@
 """A stack as a launch description. Imported by launch files only: it needs `launch` and `launch_ros`."""
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,9 +18,8 @@ def describe(stack: Stack) -> LaunchDescription:
     """Declares the stack's arguments and starts its processes; one that ends ends them all."""
 
     def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-        given = {argument.name: context.launch_configurations[argument.name] for argument in stack.arguments}
         try:
-            values = stack.resolve(given)
+            values = stack.resolve(_given(stack, context.launch_configurations))
             processes = stack.processes(values)
         except StackError as error:
             raise RuntimeError(str(error)) from error
@@ -28,6 +28,16 @@ def describe(stack: Stack) -> LaunchDescription:
     return LaunchDescription(
         [*(_declaration(argument) for argument in stack.arguments), OpaqueFunction(function=start)]
     )
+
+
+def _given(stack: Stack, configurations: Mapping[str, str]) -> dict[str, str]:
+    """The stack's arguments, and those that look like a misspelt one: `launch` itself takes any name silently.
+
+    Other names belong to a launch file that includes this one.
+    """
+    names = [argument.name for argument in stack.arguments]
+    near = {name for name in configurations if difflib.get_close_matches(name, names, n=1, cutoff=0.8)}
+    return {name: configurations[name] for name in near.union(names)}
 
 
 def _declaration(argument: Argument) -> DeclareLaunchArgument:
