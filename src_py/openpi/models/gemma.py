@@ -295,6 +295,7 @@ class Module(nnx.Module):
         *,
         kv_cache: KVCache | None = None,
         write_at: at.Int[at.Array, ""] | None = None,
+        train: bool = False,
     ) -> tuple[list[Tokens], KVCache]:
         """Run the experts' tokens through all layers.
 
@@ -306,6 +307,7 @@ class Module(nnx.Module):
             conds: per expert the condition of its adaptive norms.
             kv_cache: keys and values of earlier tokens.
             write_at: slot of the cache where the new keys and values go. Without it they are put behind the cache's.
+            train: whether parameters are to have gradients; layers are then computed again in the backward pass.
 
         Returns:
             Per expert its tokens after the final norm, and all keys and values that were seen.
@@ -316,8 +318,7 @@ class Module(nnx.Module):
         def layer(block: Block, xs: list[Tokens], cache: tuple[at.Array, at.Array] | None) -> tuple:
             return block(xs, conds, positions, mask, cache, write_at)
 
-        # A call on a cache is a step of sampling: short, and at most differentiated for guidance.
-        xs, seen = stacking.scan_layers(self.layers, layer, xs, kv_cache, remat=kv_cache is None)
+        xs, seen = stacking.scan_layers(self.layers, layer, xs, kv_cache, remat=train)
         outputs, _ = _norm_experts(self, "final_norm", xs, conds)
         return outputs, seen
 

@@ -108,17 +108,11 @@ class Pi0(_model.BaseModel):
         self, obs: _model.Observation
     ) -> tuple[at.Float[at.Array, "b p d"], at.Bool[at.Array, "b p"], at.Bool[at.Array, " p"]]:
         """Tokens of the images and the prompt, which of them are there, and their block mask (one block)."""
-        tokens: list[at.Array] = []
-        masks: list[at.Array] = []
-        for name, image in obs.images.items():
-            image_tokens = self.PaliGemma.img(image)
-            tokens.append(image_tokens)
-            masks.append(jnp.repeat(obs.image_masks[name][:, None], image_tokens.shape[1], axis=1))
-        if obs.tokenized_prompt is not None:
-            tokens.append(self.PaliGemma.llm.embed(obs.tokenized_prompt))
-            masks.append(obs.tokenized_prompt_mask)
-        prefix = jnp.concatenate(tokens, axis=1)
-        return prefix, jnp.concatenate(masks, axis=1), jnp.zeros(prefix.shape[1], bool)
+        prefix, mask = self.PaliGemma.img.embed(obs.images, obs.image_masks)
+        if obs.tokenized_prompt is not None and obs.tokenized_prompt_mask is not None:
+            prefix = jnp.concatenate([prefix, self.PaliGemma.llm.embed(obs.tokenized_prompt)], axis=1)
+            mask = jnp.concatenate([mask, obs.tokenized_prompt_mask], axis=1)
+        return prefix, mask, jnp.zeros(prefix.shape[1], bool)
 
     @at.typecheck
     def embed_suffix(
@@ -154,6 +148,7 @@ class Pi0(_model.BaseModel):
     def _suffix(self, tokens: at.Array, condition: at.Array | None, ar_mask: list[bool]) -> Suffix:
         return Suffix(tokens, jnp.ones(tokens.shape[:2], bool), jnp.array(ar_mask), condition)
 
+    @nnx_utils.static_argnames("train")
     @at.typecheck
     def compute_loss(
         self, rng: at.KeyArrayLike, observation: _model.Observation, actions: _model.Actions, *, train: bool = False
@@ -195,7 +190,8 @@ class Pi0(_model.BaseModel):
         input_mask = jnp.concatenate([prefix_mask, suffix.mask], axis=1)
         attn_mask = make_attn_mask(input_mask, jnp.concatenate([prefix_ar_mask, suffix.ar_mask]))
         positions = jnp.cumsum(input_mask, axis=1) - 1
-        outputs, _ = self.PaliGemma.llm([prefix, suffix.tokens], positions, attn_mask, [None, suffix.adarms_cond])
+        conds = [None, suffix.adarms_cond]
+        outputs, _ = self.PaliGemma.llm([prefix, suffix.tokens], positions, attn_mask, conds, train=True)
         return self.project_actions(outputs[1])
 
     @nnx_utils.static_argnames("rtc_mode")

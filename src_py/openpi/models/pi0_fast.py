@@ -127,16 +127,13 @@ class Pi0FAST(_model.BaseModel):
         for name in ("tokenized_prompt", "tokenized_prompt_mask", "token_ar_mask"):
             if getattr(obs, name) is None:
                 raise ValueError(f"pi0-FAST needs {name} in its observation; TokenizeFASTInputs makes it.")
+        images, image_mask = self.PaliGemma.img.embed(obs.images, obs.image_masks)
         prompt: Any = (self.PaliGemma.llm.embed(obs.tokenized_prompt), obs.tokenized_prompt_mask, obs.token_ar_mask)
-        parts = [self._embed_image(image, obs.image_masks[name]) for name, image in obs.images.items()]
-        tokens, masks, ar_masks = zip(*parts, prompt, strict=True)
-        return jnp.concatenate(tokens, axis=1), jnp.concatenate(masks, axis=1), jnp.concatenate(ar_masks, axis=1)
+        parts = zip((images, image_mask, jnp.zeros(image_mask.shape, jnp.int32)), prompt, strict=True)
+        tokens, mask, ar_mask = (jnp.concatenate(pair, axis=1) for pair in parts)
+        return tokens, mask, ar_mask
 
-    def _embed_image(self, image: at.Array, is_there: at.Bool[at.Array, "b"]) -> tuple[at.Array, at.Array, at.Array]:
-        tokens = self.PaliGemma.img(image)
-        mask = jnp.repeat(is_there[:, None], tokens.shape[1], axis=1)
-        return tokens, mask, jnp.zeros(mask.shape, jnp.int32)
-
+    @nnx_utils.static_argnames("train")
     @at.typecheck
     def compute_loss(
         self, rng: at.KeyArrayLike, observation: _model.Observation, actions: _model.Actions, *, train: bool = False
@@ -160,7 +157,7 @@ class Pi0FAST(_model.BaseModel):
         tokens, mask, ar_mask = self.embed_inputs(observation)
         attn_mask = make_attn_mask(mask, ar_mask)[:, :-1, :-1]
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1] - 1), (tokens.shape[0], tokens.shape[1] - 1))
-        (outputs,), _ = self.PaliGemma.llm([tokens[:, :-1]], positions, attn_mask)
+        (outputs,), _ = self.PaliGemma.llm([tokens[:, :-1]], positions, attn_mask, train=True)
         return outputs[:, 1 - observation.tokenized_prompt.shape[1] :]  # type: ignore[union-attr]
 
     @nnx_utils.static_argnames("max_decoding_steps")

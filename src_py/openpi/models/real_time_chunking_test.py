@@ -75,6 +75,14 @@ def test_trained_models_get_frozen_rows_clean_and_at_time_zero() -> None:
     np.testing.assert_array_equal(seen["x"][0, :, 0], [7, 7, 0, 0])
 
 
+def test_one_previous_chunk_serves_a_batch() -> None:
+    previous = rtc.PreviousChunk.of(jnp.full((HORIZON, DIM), 7.0), 2, 2)
+    frozen = previous.freeze(jnp.zeros((3, HORIZON, DIM)))
+    np.testing.assert_array_equal(frozen[:, :, 0], [[7, 7, 0, 0]] * 3)
+    guided = rtc.guide(lambda x, _: x, previous, 5.0, "vjp")(jnp.zeros((3, HORIZON, DIM)), jnp.full(3, 0.5))
+    assert guided.shape == (3, HORIZON, DIM)
+
+
 def test_default_execution_horizon_is_half_the_horizon_or_the_delay() -> None:
     actions = jnp.zeros((10, DIM))
     weights = rtc.PreviousChunk.of(actions, 2, None).weights[:, 0]

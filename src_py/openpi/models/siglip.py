@@ -1,6 +1,7 @@
 """SigLIP vision transformer (arXiv 2303.15343): an image becomes one token per patch, in the language model's width."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -148,6 +149,14 @@ class Module(nnx.Module):
         patches = self.embedding(images.astype(jnp.float32))
         tokens = patches.reshape(patches.shape[0], -1, patches.shape[-1]) + self.pos_embedding[...]
         return self.head(self.Transformer(tokens.astype(self.dtype)))
+
+    def embed(
+        self, images: Mapping[str, at.Float[at.Array, "b h w 3"]], masks: Mapping[str, at.Bool[at.Array, "b"]]
+    ) -> tuple[at.Float[at.Array, "b s d"], at.Bool[at.Array, "b s"]]:
+        """Tokens of all cameras, one after the other, and which of them are there. The cameras run as one batch."""
+        per_camera = jnp.split(self(jnp.concatenate(list(images.values()))), len(images))
+        mask = jnp.stack([masks[name] for name in images], axis=1)
+        return jnp.concatenate(per_camera, axis=1), jnp.repeat(mask, per_camera[0].shape[1], axis=1)
 
 
 def _layer_norm(width: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from openpi.shared import array_typing as at
@@ -33,17 +34,30 @@ def scan_layers(
         call: applies one layer.
         carry: what goes from layer to layer.
         per_layer: a pytree whose leaves have a leading layer axis, or None.
-        remat: keep only each layer's input for the backward pass and compute the rest again (training).
+        remat: for training: keep only each layer's input for the backward pass and compute the rest again. Without
+            it, parameters are constants: they have no gradient.
 
     Returns:
         The last carry and the outputs, stacked along a leading layer axis.
     """
     graphdef, state = nnx.split(layers)
+    if not remat:
+        state = jax.tree.map(_hide_bfloat16, state)
 
     def body(carry: Any, inputs: tuple[nnx.State, Any]) -> tuple[Any, Any]:
         layer_state, extra = inputs
-        return call(nnx.merge(graphdef, layer_state), carry, extra)
+        return call(nnx.merge(graphdef, jax.tree.map(_show_bfloat16, layer_state)), carry, extra)
 
     if remat:
         body = jax.checkpoint(body, prevent_cse=False)
     return jax.lax.scan(body, carry, (state, per_layer))
+
+
+def _hide_bfloat16(x: jax.Array) -> jax.Array:
+    """As integers, on CPU: there XLA turns the bfloat16 weights of all layers into float32 before the loop."""
+    hide = x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu"
+    return jax.lax.bitcast_convert_type(x, jnp.uint16) if hide else x
+
+
+def _show_bfloat16(x: jax.Array) -> jax.Array:
+    return jax.lax.bitcast_convert_type(x, jnp.bfloat16) if x.dtype == jnp.uint16 else x

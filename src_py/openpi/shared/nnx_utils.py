@@ -37,7 +37,8 @@ def module_jit(meth: Callable[..., Any], *jit_args: Any, **jit_kwargs: Any) -> C
     """
     if not (inspect.ismethod(meth) and isinstance(meth.__self__, nnx.Module)):
         raise ValueError(f"module_jit needs a bound method of an nnx.Module, like model.sample_actions, not {meth!r}.")
-    graphdef, state = nnx.split(meth.__self__)
+    graphdef, variables = nnx.split(meth.__self__)
+    state = jax.tree.map(lambda x: x, variables)  # other variables with the same arrays: the module's may change
     given = jit_kwargs.pop("static_argnames", ())
     static = {*getattr(meth, "static_argnames", ()), *([given] if isinstance(given, str) else given)}
 
