@@ -140,7 +140,9 @@ def test_a_namespace_moves_the_whole_robot_and_is_recorded(start, domain, monkey
     stack.wait_for_text("Ready: backend expert", 90)
     with PolicyCommander("/lab/robot1", use_sim_time=True) as commander:
         commander.bring_up()
-        commander.run_for(0.5)
+        commander.start()
+        commander.wait_for(lambda: commander.state is not None and commander.state.chunk_id >= 4, 60.0, "fourth chunk")
+        commander.stop()
         names = {name for name, _ in commander.node.get_topic_names_and_types()}
     outside = {name for name in names if not name.startswith("/lab/robot1/")}
     assert outside <= {"/clock", "/diagnostics", "/parameter_events", "/rosout"}
