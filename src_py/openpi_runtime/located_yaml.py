@@ -76,6 +76,13 @@ class Entry:
             raise self.wrong(", ".join(choices))
         return value
 
+    def relative_name(self) -> str:
+        """The relative name of a topic or action."""
+        name = self.text()
+        if name.startswith("/"):
+            raise self.wrong("a relative topic name, so that a namespace moves the whole robot")
+        return name
+
     def number(self, low: float, high: float) -> float:
         """A number in [low, high]."""
         value = self.value

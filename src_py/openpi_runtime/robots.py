@@ -8,53 +8,23 @@ from pathlib import Path
 from typing import TypeVar
 
 from openpi_runtime import located_yaml, paths
+from openpi_runtime.grippers import Gripper, Span, parse_gripper, parse_span
 from openpi_runtime.located_yaml import Entry, SpecError
 
-CONTROLLERS = ("joint_trajectory", "forward", "interbotix")
+# Kind of controller -> the fields it needs, and those it may have.
+CONTROLLERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "joint_trajectory": (("topic",), ()),
+    "forward": (("topic",), ("interface",)),
+    "franka": (("topic",), ()),
+    "interbotix": (("group_topic", "single_topic", "group"), ()),
+}
+INTERFACES = ("position", "velocity")
 ROLES = ("base", "left_wrist", "right_wrist", "extra")
 UNITS = ("rad", "m", "rad/s", "m/s", "gripper", "none")
 KINDS = ("absolute", "relative", "velocity")
+_OPTIONAL = ("description", "default_prompt", "gripper_convention", "limits", "rest", "velocity_step", "controller")
 
 Named = TypeVar("Named", "Group", "Camera", "Column")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Span:
-    """The closed and open ends of a gripper on one scale."""
-
-    closed: float
-    open: float
-
-    def fraction(self, value: float) -> float:
-        """How far open `value` is: 0 closed, 1 open."""
-        return (value - self.closed) / (self.open - self.closed)
-
-    def at(self, fraction: float) -> float:
-        """The value that is `fraction` open."""
-        return self.closed + fraction * (self.open - self.closed)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """One gripper on the driver's scales: finger position in metres, motor joint in rad."""
-
-    position: Span
-    joint: Span
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Gripper:
-    """A gripper of a group; its column is in runtime units (`RobotSpec.gripper_convention`).
-
-    With a threshold its commands are binarised: wholly to the upper end above it, wholly to the lower one else.
-    """
-
-    name: str
-    state_joint: str
-    command_joint: str
-    calibration: Calibration
-    calibrations: dict[str, Calibration]
-    threshold: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,6 +91,7 @@ class RobotSpec:
     """A robot as policy node, executor, recorder and converters see it; see config/robots/*.yaml.
 
     Attributes:
+        controller: kind of controller that commands the real robot, one of those of every group.
         rest: a state [n] in which the robot stands safely, in the order of the state columns; zeros if not given.
         velocity_step: displacement in rad that a "velocity" of 1 asks for in one control step; 0 without such columns.
     """
@@ -138,6 +109,7 @@ class RobotSpec:
     action: tuple[Column, ...]
     limits: LimitRules
     rest: tuple[float, ...]
+    controller: str
     velocity_step: float = 0.0
 
     @property
@@ -201,12 +173,20 @@ def load_robot(name_or_path: str | Path) -> RobotSpec:
 def _parse(path: Path, _modified: int) -> RobotSpec:
     top = located_yaml.load(path).mapping(
         required=("name", "rate_hz", "executed_steps", "urdf", "groups", "cameras", "state", "action"),
-        optional=("description", "default_prompt", "gripper_convention", "limits", "rest", "velocity_step"),
+        optional=(
+            "description",
+            "default_prompt",
+            "gripper_convention",
+            "limits",
+            "rest",
+            "velocity_step",
+            "controller",
+        ),
     )
     groups = _unique(tuple(_group(entry) for entry in top["groups"].items()), top["groups"])
     state = _columns(top["state"], groups)
     action = _commanded(_columns(top["action"], groups), top["action"], groups)
-    convention = _span(top["gripper_convention"]) if "gripper_convention" in top else Span(closed=0.0, open=1.0)
+    convention = parse_span(top["gripper_convention"]) if "gripper_convention" in top else Span(closed=0.0, open=1.0)
     return RobotSpec(
         name=top["name"].text(),
         description=_text(top, "description"),
@@ -221,6 +201,7 @@ def _parse(path: Path, _modified: int) -> RobotSpec:
         action=action,
         limits=_limits(top["limits"]) if "limits" in top else LimitRules(),
         rest=_rest(top, len(state)),
+        controller=_chosen_controller(top, groups),
         velocity_step=_velocity_step(top, action),
     )
 
@@ -238,6 +219,14 @@ def _rest(top: dict[str, Entry], size: int) -> tuple[float, ...]:
     return values
 
 
+def _chosen_controller(top: dict[str, Entry], groups: tuple[Group, ...]) -> str:
+    """The one that is named, else the first that every group has."""
+    shared = tuple(name for name in groups[0].controllers if all(name in group.controllers for group in groups))
+    if not shared:
+        raise top["groups"].error(f"share no controller; allowed: one of {', '.join(CONTROLLERS)} in every group")
+    return top["controller"].text(shared) if "controller" in top else shared[0]
+
+
 def _velocity_step(top: dict[str, Entry], action: tuple[Column, ...]) -> float:
     if "velocity_step" in top:
         return top["velocity_step"].number(1e-6, 10.0)
@@ -251,57 +240,27 @@ def _group(entry: Entry) -> Group:
         required=("name", "joints", "joint_states", "controllers"),
         optional=("urdf_prefix", "end_effector", "gripper"),
     )
-    controllers = fields["controllers"].mapping(optional=CONTROLLERS)
+    controllers = fields["controllers"].mapping(optional=tuple(CONTROLLERS))
     return Group(
         name=fields["name"].text(),
         joints=tuple(joint.text() for joint in fields["joints"].items()),
         urdf_prefix=_text(fields, "urdf_prefix"),
         end_effector=_text(fields, "end_effector"),
-        joint_states=_topic(fields["joint_states"]),
-        gripper=_gripper(fields["gripper"]) if "gripper" in fields else None,
+        joint_states=fields["joint_states"].relative_name(),
+        gripper=parse_gripper(fields["gripper"]) if "gripper" in fields else None,
         controllers={name: _controller(name, topics) for name, topics in controllers.items()},
     )
 
 
 def _controller(name: str, entry: Entry) -> dict[str, str]:
-    required = ("group_topic", "single_topic", "group") if name == "interbotix" else ("topic",)
-    return {key: value.text() for key, value in entry.mapping(required=required).items()}
+    required, optional = CONTROLLERS[name]
+    return {key: _controller_field(key, value) for key, value in entry.mapping(required, optional).items()}
 
 
-def _topic(entry: Entry) -> str:
-    name = entry.text()
-    if name.startswith("/"):
-        raise entry.wrong("a relative topic name, so that a namespace moves the whole robot")
-    return name
-
-
-def _gripper(entry: Entry) -> Gripper:
-    fields = entry.mapping(
-        required=("name", "state_joint", "command_joint", "calibration", "calibrations"), optional=("threshold",)
-    )
-    calibrations = {name: _calibration(value) for name, value in fields["calibrations"].entries().items()}
-    chosen = fields["calibration"].text(tuple(calibrations))
-    return Gripper(
-        name=fields["name"].text(),
-        state_joint=fields["state_joint"].text(),
-        command_joint=fields["command_joint"].text(),
-        calibration=calibrations[chosen],
-        calibrations=calibrations,
-        threshold=fields["threshold"].number(-100, 100) if "threshold" in fields else None,
-    )
-
-
-def _calibration(entry: Entry) -> Calibration:
-    fields = entry.mapping(required=("position", "joint"))
-    return Calibration(position=_span(fields["position"]), joint=_span(fields["joint"]))
-
-
-def _span(entry: Entry) -> Span:
-    fields = entry.mapping(required=("closed", "open"))
-    span = Span(closed=fields["closed"].number(-100, 100), open=fields["open"].number(-100, 100))
-    if span.closed == span.open:
-        raise entry.wrong("two different values for closed and open")
-    return span
+def _controller_field(key: str, entry: Entry) -> str:
+    if key.endswith("topic"):
+        return entry.relative_name()
+    return entry.text(INTERFACES if key == "interface" else ())
 
 
 def _camera(entry: Entry) -> Camera:
@@ -310,8 +269,8 @@ def _camera(entry: Entry) -> Camera:
     )
     return Camera(
         name=fields["name"].text(),
-        topic=_topic(fields["topic"]),
-        info_topic=_topic(fields["info_topic"]) if "info_topic" in fields else "",
+        topic=fields["topic"].relative_name(),
+        info_topic=fields["info_topic"].relative_name() if "info_topic" in fields else "",
         frame=fields["frame"].text(),
         role=fields["role"].text(ROLES),
         required=fields["required"].flag(),

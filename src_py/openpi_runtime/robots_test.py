@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from openpi_runtime.conftest import TWIN
+from openpi_runtime.grippers import GripperChannel
 from openpi_runtime.located_yaml import SpecError
 from openpi_runtime.robots import RobotSpec, available_robots, load_robot
 
@@ -33,6 +34,21 @@ def test_aloha_gripper_calibrations() -> None:
     assert usual.position.fraction(0.01844) == 0.0
     assert (usual.joint.at(0.0), usual.joint.at(1.0)) == pytest.approx((-0.6213, 1.4910))
     assert (other.joint.at(0.0), other.joint.at(1.0)) == pytest.approx((0.6197, 1.6214))
+
+
+def test_the_real_robots_controller_and_gripper_are_in_the_description() -> None:
+    assert load_robot("aloha").controller == "interbotix"
+    droid = load_robot("droid")
+    gripper = droid.groups[0].gripper
+    assert droid.controller == "joint_trajectory"
+    assert gripper is not None
+    assert gripper.channel == GripperChannel(
+        topic="gripper_position_controller/commands", action="franka_gripper/gripper_action", max_effort=20.0
+    )
+
+
+def test_the_first_controller_that_all_groups_share_is_the_default(twin: RobotSpec) -> None:
+    assert twin.controller == "forward"
 
 
 def test_every_robot_in_the_configuration_loads() -> None:
@@ -73,7 +89,17 @@ def test_the_configuration_folder_can_be_set(tmp_path: Path, monkeypatch: pytest
         ("role: base", "role: front", 14, r"cameras\[0\].role is 'front'; allowed: base, left_wrist"),
         ("required: true", "required: 1", 14, "required is 1; allowed: true or false"),
         ("topic: top/image_raw", "topic: /top/image_raw", 14, "allowed: a relative topic name"),
-        ("forward: {topic: right", "forwards: {topic: right", 12, "allowed: joint_trajectory, forward, interbotix"),
+        ("forward: {topic: right", "forwards: {topic: right", 12, "allowed: joint_trajectory, forward, franka, interb"),
+        ("forward: {topic: right", "franka: {topic: right", 7, "groups share no controller; allowed: one of joint_tr"),
+        ("topic: right/commands", "topic: right/commands, interface: effort", 12, "'effort'; allowed: position, velo"),
+        ("topic: right/commands", "topic: /right/commands", 12, "allowed: a relative topic name"),
+        ("rate_hz: 50", "rate_hz: 50\ncontroller: franka", 4, "controller is 'franka'; allowed: forward"),
+        (
+            "command_joint: gripper, ",
+            "command_joint: gripper, channel: {action: a}, ",
+            8,
+            "channel lacks the field 'topic'",
+        ),
         ("unit: rad, group: right", "unit: deg, group: right", 18, r"state\[2\].unit is 'deg'; allowed: rad"),
         ("group: right, joint: elbow", "group: middle, joint: elbow", 18, "is 'middle'; allowed: left, right"),
         ("group: right, joint: elbow", "group: right, joint: knee", 18, "is 'knee'; allowed: elbow, gripper"),
