@@ -4,12 +4,11 @@ import sys
 
 _PROBE = """
 from openpi_sim.aloha.world import AlohaWorld
-from openpi_sim.aloha.cameras import AlohaCameras
 from openpi_sim.gl import RenderingError
 world = AlohaWorld()
 world.step()
 try:
-    AlohaCameras(world, ("cam_high",))
+    world.open_cameras(("cam_high",))
 except RenderingError as error:
     print(error)
 """

@@ -8,8 +8,8 @@ import pytest
 import xacro
 
 from openpi_sim.aloha import arms
-from openpi_sim.aloha.cameras import MUJOCO_CAMERAS, optical_pose
-from openpi_sim.aloha.world import AlohaWorld
+from openpi_sim.aloha.world import CAMERAS, AlohaWorld
+from openpi_sim.cameras import optical_pose
 from openpi_sim.gl import mujoco
 
 URDF = Path(__file__).parents[2] / "urdf" / "aloha.urdf.xacro"
@@ -63,9 +63,9 @@ def test_forward_kinematics_agrees_with_the_simulator(robot, world, seed):
             here = _frame(robot, f"follower_{side}/{link}")
             np.testing.assert_allclose(here[:3, 3], body.xpos, atol=1e-6, err_msg=f"{side} {link}")
             np.testing.assert_allclose(here[:3, :3], body.xmat.reshape(3, 3), atol=1e-6, err_msg=f"{side} {link}")
-    for camera in MUJOCO_CAMERAS:
+    for camera, scenes in CAMERAS.items():
         here = _frame(robot, f"{camera}_optical_frame")
-        np.testing.assert_allclose(here, optical_pose(world, camera), atol=1e-6, err_msg=camera)
+        np.testing.assert_allclose(here, optical_pose(world.data, scenes), atol=1e-6, err_msg=camera)
 
 
 def test_joint_limits_are_the_simulators(robot, world):

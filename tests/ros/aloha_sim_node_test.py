@@ -126,7 +126,7 @@ def _refuse_a_bad_command(client: Client, simulation) -> None:
     forward = client.node.create_publisher(Float64MultiArray, "follower_right/commands", qos.COMMAND)
     client.wait(lambda: forward.get_subscription_count() > 0, "the controller")
     forward.publish(Float64MultiArray(data=[float("nan")] * 7))
-    simulation.wait_for_text("The right arm refused a command", 20)
+    simulation.wait_for_text("The group 'right' refused a command", 20)
 
 
 def _reset(client: Client) -> None:

@@ -19,6 +19,8 @@ GRIPPER_MOTOR_CLOSED_RAD = -0.6213
 GRIPPER_MOTOR_OPEN_RAD = 1.4910
 """Angles of the driver's `gripper` joint (the motor) at gripper 0 and 1."""
 
+MOTOR_RAD_PER_M = (GRIPPER_MOTOR_OPEN_RAD - GRIPPER_MOTOR_CLOSED_RAD) / (FINGER_OPEN_M - FINGER_CLOSED_M)
+
 GRASP_POINT = np.array([0.14, 0.0, 0.0])
 """The point between the fingertips, in m in the gripper link's frame (x out of the hand, y across the fingers)."""
 

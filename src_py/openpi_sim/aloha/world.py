@@ -1,16 +1,26 @@
 """ALOHA in MuJoCo: gym-aloha's scene and tasks, stepped at 50 Hz, without its rendering."""
 
-import dataclasses
 import importlib.util
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
+from openpi_sim import cameras
 from openpi_sim.aloha import arms, tasks
+from openpi_sim.controller import Controller, JointController
 from openpi_sim.gl import mujoco
+from openpi_sim.world import Intrinsics, JointReading, Pose
 
 CONTROL_PERIOD_NS = 20_000_000
+CAMERAS = {
+    "cam_high": "top",
+    "cam_low": "angle",
+    "cam_left_wrist": "left_wrist",
+    "cam_right_wrist": "right_wrist",
+}
+"""ALOHA's camera names to the MJCF's."""
+
 _WRIST_CAMERAS = ("left_wrist", "right_wrist")
 
 
@@ -50,15 +60,6 @@ def _bolt_on(camera: "mujoco.MjsCamera") -> None:
     camera.targetbody = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class ArmReading:
-    """What the driver of one arm would read. Positions [7] in rad and runtime gripper units; velocity per s."""
-
-    position: Float[np.ndarray, "7"]
-    velocity: Float[np.ndarray, "7"]
-    effort: Float[np.ndarray, "7"]
-
-
 class AlohaWorld:
     """Two arms, a table and the objects of one task.
 
@@ -68,6 +69,8 @@ class AlohaWorld:
     Raises:
         ValueError: `task` names no task.
     """
+
+    period_ns = CONTROL_PERIOD_NS
 
     def __init__(self, task: str = "transfer_cube") -> None:
         self.task = tasks.find_task(task)
@@ -126,16 +129,30 @@ class AlohaWorld:
         position[:, -1] = arms.finger_to_gripper(position[:, -1])
         return position.ravel()
 
-    def reading(self, side: str) -> ArmReading:
-        """What the driver of the arm `side` ("left" or "right") reads now."""
-        addresses = self._joints[arms.SIDES.index(side)]
-        position, velocity = self.data.qpos[addresses], self.data.qvel[addresses]
-        scale = arms.FINGER_OPEN_M - arms.FINGER_CLOSED_M
-        position[-1], velocity[-1] = arms.finger_to_gripper(position[-1]), velocity[-1] / scale
-        return ArmReading(position, velocity, self.data.qfrc_actuator[addresses].copy())
+    def controllers(self) -> dict[str, Controller]:
+        """One for each arm, which holds its start pose: six joints in rad, then the gripper (0 closed, 1 open)."""
+        starts = arms.start_state().reshape(2, arms.ARM_DIM)
+        names = (*arms.ARM_JOINTS, "gripper")
+        return {side: JointController(names, start) for side, start in zip(arms.SIDES, starts, strict=True)}
+
+    def readings(self) -> dict[str, JointReading]:
+        """What each arm's driver reads: six joints and the gripper's motor in rad, both fingers in m."""
+        return {side: self._reading(addresses) for side, addresses in zip(arms.SIDES, self._joints, strict=True)}
+
+    def _reading(self, addresses: Float[np.ndarray, "7"]) -> JointReading:
+        *q, finger = self.data.qpos[addresses]
+        *velocity, slide = self.data.qvel[addresses]
+        *effort, force = self.data.qfrc_actuator[addresses]
+        motor = arms.gripper_to_motor(arms.finger_to_gripper(finger))
+        return JointReading(
+            names=(*arms.ARM_JOINTS, "gripper", "left_finger", "right_finger"),
+            position=np.array([*q, motor, finger, -finger]),
+            velocity=np.array([*velocity, slide * arms.MOTOR_RAD_PER_M, slide, -slide]),
+            effort=np.array([*effort, 0.0, force, -force]),
+        )
 
     @property
-    def objects(self) -> dict[str, Float[np.ndarray, "7"]]:
+    def objects(self) -> dict[str, Pose]:
         """True pose of each object in the world frame: position in m, quaternion w x y z."""
         starts = {name: self.model.jnt_qposadr[j] for name, j in zip(self.task.objects, self._objects, strict=True)}
         return {name: self.data.qpos[start : start + 7].copy() for name, start in starts.items()}
@@ -150,3 +167,16 @@ class AlohaWorld:
     def success(self) -> bool:
         """Whether the task is solved at this moment."""
         return self.reward == tasks.MAX_REWARD
+
+    def open_cameras(self, names: tuple[str, ...], *, width: int = 640, height: int = 480) -> cameras.MujocoCameras:
+        """A renderer of these of `CAMERAS`.
+
+        Raises:
+            RenderingError: no rendering library works here.
+            ValueError: there is no such camera.
+        """
+        return cameras.MujocoCameras(self.model, self.data, CAMERAS, names, width=width, height=height)
+
+    def intrinsics(self, name: str, width: int, height: int) -> Intrinsics:
+        """Pinhole model of a camera whose images have this size in pixels."""
+        return cameras.intrinsics(self.model, CAMERAS[name], width, height)

@@ -54,10 +54,21 @@ def test_a_command_moves_the_joint_it_names(world):
     assert np.abs(np.delete(moved, [6, 7])).max() < 0.03
 
 
-def test_readings_are_the_state_of_one_arm(world):
+def test_readings_are_in_the_drivers_names_and_units(world):
     world.reset(0)
-    np.testing.assert_array_equal(world.reading("right").position, world.state[7:])
-    assert world.reading("left").velocity.shape == (7,)
+    readings = world.readings()
+    assert list(readings) == ["left", "right"]
+    right = readings["right"]
+    assert right.names == (*arms.ARM_JOINTS, "gripper", "left_finger", "right_finger")
+    np.testing.assert_array_equal(right.position[:6], world.state[7:13])
+    assert right.position[6] == pytest.approx(arms.gripper_to_motor(world.state[13]))
+    assert right.position[7] == -right.position[8] == pytest.approx(arms.gripper_to_finger(world.state[13]))
+    assert right.velocity.shape == right.effort.shape == (9,)
+
+
+def test_controllers_hold_the_start_pose(world):
+    targets = [controller.target(10**9) for controller in world.controllers().values()]
+    np.testing.assert_array_equal(np.concatenate(targets), arms.start_state())
 
 
 @pytest.mark.parametrize("target", [np.zeros(13), np.full(14, np.nan)])

@@ -1,144 +1,21 @@
-"""`aloha_sim_node`: the simulated ALOHA behind the topics of the real one, and the clock everything runs on."""
+"""`aloha_sim_node`: the simulated ALOHA behind the topics of the real one."""
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from geometry_msgs.msg import PoseArray
-from rclpy.publisher import Publisher
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image, JointState
-from std_msgs.msg import Bool, Float32, Float64MultiArray, UInt32
-from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
-
-from openpi_ros import lifecycle, qos, sim_messages
-from openpi_ros.conversions import image_message, time_ns, to_time
-from openpi_runtime.robots import Camera, Group, RobotSpec, load_robot
-from openpi_sim.aloha.cameras import Intrinsics, intrinsics
-from openpi_sim.aloha.loop import LoopSettings, SimulationLoop, follow
-from openpi_sim.aloha.world import CONTROL_PERIOD_NS, AlohaWorld
-
-_FACTOR_PERIOD_NS = 500_000_000
-_LOG_PERIOD_S = 1.0
+from openpi_ros import lifecycle
+from openpi_ros.sim_node import SimulationNode
+from openpi_runtime.robots import RobotSpec
+from openpi_sim.aloha.world import AlohaWorld
 
 
-class AlohaSimNode(lifecycle.ManagedNode):
-    """Publishes /clock, both arms' joint states, the cameras and what only a simulator knows; obeys commands.
-
-    Every message carries simulated time. The simulation runs in a thread of its own, which also publishes.
-    """
+class AlohaSimNode(SimulationNode):
+    """Two ViperX 300 S and a task of gym-aloha."""
 
     name = "aloha_sim_node"
 
-    def set_up(self) -> None:
-        robot = load_robot(self.params["robot"])
-        world = AlohaWorld(self.params["task"])
-        self._report = _Reporter(self, robot, world)
-        self._loop = SimulationLoop(world, self._settings(), self._report)
-        self._loop.start()
-        self.resources.callback(self._loop.close)
-        self._loop.reset(self.params["seed"])
-        for group in robot.groups:
-            self._obey(group)
-        self.create_service(Trigger, "~/reset", self._on_reset)
-
-    def set_active(self, active: bool) -> None:
-        self._loop.set_running(active)
-
-    def real_time_factor(self) -> float:
-        """Simulated per wall seconds over about the last second."""
-        return self._loop.real_time_factor
-
-    def _settings(self) -> LoopSettings:
-        return LoopSettings(
-            cameras=tuple(self.params["cameras"]),
-            width=self.params["width"],
-            height=self.params["height"],
-            steps_per_image=max(1, round(1e9 / CONTROL_PERIOD_NS / self.params["camera_hz"])),
-            max_real_time_factor=self.params["max_real_time_factor"],
-            command_wait=self.params["command_wait"],
-        )
-
-    def _obey(self, group: Group) -> None:
-        def on_trajectory(message: JointTrajectory) -> None:
-            after = [time_ns(point.time_from_start) for point in message.points]
-            positions = [point.positions for point in message.points]
-            self._command(group, follow(message.joint_names, time_ns(message.header.stamp), after, positions))
-
-        def on_forward(message: Float64MultiArray) -> None:
-            self._command(group, lambda controller, _: controller.forward(message.data))
-
-        topics = {name: controller["topic"] for name, controller in group.controllers.items() if "topic" in controller}
-        if "joint_trajectory" in topics:
-            self.create_subscription(JointTrajectory, topics["joint_trajectory"], on_trajectory, qos.COMMAND)
-        if "forward" in topics:
-            self.create_subscription(Float64MultiArray, topics["forward"], on_forward, qos.COMMAND)
-
-    def _command(self, group: Group, apply: Any) -> None:
-        try:
-            self._loop.command(group.name, apply)
-        except ValueError as error:
-            reason = f"The {group.name} arm refused a command: {error}"
-            self.get_logger().warning(reason, throttle_duration_sec=_LOG_PERIOD_S)
-
-    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        try:
-            episode = self._loop.reset(self.params["seed"])
-        except TimeoutError as error:
-            response.message = str(error)
-            return response
-        response.success = True
-        response.message = f"episode {episode}, seed {self.params['seed']}"
-        return response
-
-
-class _Reporter:
-    """Publishes what the simulation does; called on its thread."""
-
-    def __init__(self, node: AlohaSimNode, robot: RobotSpec, world: AlohaWorld) -> None:
-        self._node = node
-        self._arms = [(g, node.create_publisher(JointState, g.joint_states, qos.SENSOR)) for g in robot.groups]
-        self._clock = node.create_publisher(Clock, "/clock", qos.STATE)
-        self._reward = node.create_publisher(Float32, "sim/reward", qos.STATE)
-        self._success = node.create_publisher(Bool, "sim/success", qos.STATE)
-        self._objects = node.create_publisher(PoseArray, "sim/objects", qos.STATE)
-        self._factor = node.create_publisher(Float32, "sim/real_time_factor", qos.STATE)
-        self._episode = node.create_publisher(UInt32, "sim/episode", qos.LATCHED)
-        wanted = [camera for camera in robot.cameras if camera.name in node.params["cameras"]]
-        self._cameras = {camera.name: self._camera(camera, world) for camera in wanted}
-
-    def _camera(self, camera: Camera, world: AlohaWorld) -> tuple[Camera, Publisher, Publisher | None, Intrinsics]:
-        info = self._node.create_publisher(CameraInfo, camera.info_topic, qos.SENSOR) if camera.info_topic else None
-        width, height = self._node.params["width"], self._node.params["height"]
-        pinhole = intrinsics(world, camera.name, width, height)
-        return camera, self._node.create_publisher(Image, camera.topic, qos.SENSOR), info, pinhole
-
-    def on_episode(self, episode: int) -> None:
-        self._episode.publish(UInt32(data=episode))
-        self._node.get_logger().info(f"Episode {episode} with seed {self._node.params['seed']}.")
-
-    def on_step(self, time_ns: int, world: AlohaWorld) -> None:
-        for group, publisher in self._arms:
-            publisher.publish(sim_messages.joint_state(group, world.reading(group.name), time_ns))
-        # After the joint states and before the cameras: whoever acts at this time has the state of this time, and
-        # has the time it takes to render to act.
-        self._clock.publish(Clock(clock=to_time(time_ns)))
-        self._objects.publish(sim_messages.poses(world.objects.values(), time_ns))
-        reward = world.reward
-        self._reward.publish(Float32(data=float(reward)))
-        self._success.publish(Bool(data=world.success))
-        if time_ns % _FACTOR_PERIOD_NS == 0:
-            self._factor.publish(Float32(data=self._node.real_time_factor()))
-
-    def on_image(self, time_ns: int, camera: str, image: Any) -> None:
-        spec, pictures, infos, pinhole = self._cameras[camera]
-        pictures.publish(image_message(image, time_ns, spec.frame))
-        if infos is not None:
-            infos.publish(sim_messages.camera_info(pinhole, time_ns, spec.frame))
-
-    def on_failure(self, error: Exception) -> None:
-        self._node.give_up(f"The simulation failed: {error}")
+    def make_world(self, robot: RobotSpec) -> AlohaWorld:
+        return AlohaWorld(self.params["task"])
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -11,6 +11,8 @@ An entry of such a file is a parameter's name and::
       live: true                # optional: may change while the node is configured
       description: Oldest observation used.
 
+`include: FILE` takes the entries of another declaration file, before and below its own.
+
 Values are checked when the node is configured, not when it is constructed, so that a wrong one is answered by one
 sentence with the parameter's name, its value and what is allowed. Parameters nobody declared are refused too: a
 misspelt limit must not be ignored.
@@ -112,7 +114,9 @@ def load_specs(node_name: str) -> dict[str, ParameterSpec]:
     file = resources.files("openpi_ros").joinpath("parameters", f"{node_name}.yaml")
     if not file.is_file():
         raise ParameterError(f"There is no parameter declaration {file}; add it beside the others.")
-    return parse_specs(yaml.safe_load(file.read_text()) or {})
+    entries = yaml.safe_load(file.read_text()) or {}
+    included = entries.pop("include", "")
+    return (load_specs(included) if included else {}) | parse_specs(entries)
 
 
 def parse_specs(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, ParameterSpec]:

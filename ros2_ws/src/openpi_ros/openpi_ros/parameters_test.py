@@ -20,6 +20,11 @@ def test_every_declaration_is_complete(node: str) -> None:
         assert entry.check(entry.default) == entry.default
 
 
+def test_a_declaration_includes_another() -> None:
+    assert load_specs("simulation").items() <= load_specs("aloha_sim_node").items()
+    assert "task" in load_specs("aloha_sim_node")
+
+
 def test_a_node_without_declaration_is_a_sentence() -> None:
     with pytest.raises(ParameterError, match=r"There is no parameter declaration .*no_such_node.yaml"):
         load_specs("no_such_node")

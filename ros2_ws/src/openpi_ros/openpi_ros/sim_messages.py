@@ -8,25 +8,15 @@ from jaxtyping import Float
 from sensor_msgs.msg import CameraInfo, JointState
 
 from openpi_ros.conversions import to_time
-from openpi_runtime.robots import Group
-from openpi_sim.aloha.cameras import Intrinsics
-from openpi_sim.aloha.world import ArmReading
-
-_FINGERS = (1.0, -1.0)  # left, right: mirror images
+from openpi_sim.world import Intrinsics, JointReading
 
 
-def joint_state(group: Group, reading: ArmReading, stamp_ns: int) -> JointState:
-    """As the Interbotix driver of one arm: the joints, the gripper's motor in rad, both fingers in m."""
-    assert group.gripper is not None
-    motor, finger = group.gripper.calibration.joint, group.gripper.calibration.position
-    opening, speed, force = reading.position[-1], reading.velocity[-1], reading.effort[-1]
-    finger_range, motor_range = finger.open - finger.closed, motor.open - motor.closed
-    message = JointState()
+def joint_state(reading: JointReading, stamp_ns: int) -> JointState:
+    """What a driver reads, with its own names and units."""
+    message = JointState(name=list(reading.names))
     message.header.stamp = to_time(stamp_ns)
-    message.name = [*group.joints, group.gripper.command_joint, group.gripper.state_joint, "right_finger"]
-    message.position = [*reading.position[:-1], motor.at(opening), *(s * finger.at(opening) for s in _FINGERS)]
-    message.velocity = [*reading.velocity[:-1], speed * motor_range, *(s * speed * finger_range for s in _FINGERS)]
-    message.effort = [*reading.effort[:-1], 0.0, *(s * force for s in _FINGERS)]
+    message.position, message.velocity = reading.position.tolist(), reading.velocity.tolist()
+    message.effort = reading.effort.tolist()
     return message
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from openpi_sim.aloha.controller import ArmController
+from openpi_sim.controller import JointController
 
 JOINTS = ("a", "b", "c", "d", "e", "f", "gripper")
 START = np.zeros(7)
@@ -9,8 +9,8 @@ GOAL = np.arange(7.0)
 
 
 @pytest.fixture
-def controller() -> ArmController:
-    return ArmController(JOINTS, START)
+def controller() -> JointController:
+    return JointController(JOINTS, START)
 
 
 def test_it_holds_its_start(controller):

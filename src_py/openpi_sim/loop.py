@@ -1,5 +1,6 @@
 """The simulation as a running machine: a thread that steps the world, and commands that come from other threads."""
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -9,11 +10,9 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import UInt8
 
-from openpi_sim.aloha import arms
-from openpi_sim.aloha.cameras import AlohaCameras
-from openpi_sim.aloha.controller import ArmController
-from openpi_sim.aloha.world import CONTROL_PERIOD_NS, AlohaWorld
+from openpi_sim.controller import Controller
 from openpi_sim.pacing import Pacer
+from openpi_sim.world import Cameras, World
 
 _STREAM = 3  # consecutive steps with a command that make a stream of commands
 _RESET_TIMEOUT_S = 10.0
@@ -25,7 +24,7 @@ class Observer(Protocol):
     def on_episode(self, episode: int) -> None:
         """A reset started this episode; the first one is 1."""
 
-    def on_step(self, time_ns: int, world: AlohaWorld) -> None:
+    def on_step(self, time_ns: int, world: World) -> None:
         """The world advanced to `time_ns`."""
 
     def on_image(self, time_ns: int, camera: str, image: UInt8[np.ndarray, "height width 3"]) -> None:
@@ -59,17 +58,15 @@ class LoopSettings:
 class SimulationLoop:
     """Runs a world in a thread of its own, paused at first. Methods may be called from any thread."""
 
-    def __init__(self, world: AlohaWorld, settings: LoopSettings, observer: Observer) -> None:
+    def __init__(self, world: World, settings: LoopSettings, observer: Observer) -> None:
         self._world = world
         self._settings = settings
         self._observer = observer
         self._pacer = Pacer(settings.max_real_time_factor)
-        starts = arms.start_state().reshape(2, arms.ARM_DIM)
-        names = (*arms.ARM_JOINTS, "gripper")
-        self._controllers = {s: ArmController(names, q) for s, q in zip(arms.SIDES, starts, strict=True)}
+        self._controllers = world.controllers()
         self._changed = threading.Condition()
         self._fresh: set[str] = set()
-        self._streak = dict.fromkeys(arms.SIDES, 0)
+        self._streak = dict.fromkeys(self._controllers, 0)
         self._seed: int | None = None
         self._running = False
         self._closing = False
@@ -123,16 +120,16 @@ class SimulationLoop:
                 raise TimeoutError(f"The simulation did not reset within {_RESET_TIMEOUT_S:.0f} s.")
             return self._episode
 
-    def command(self, side: str, apply: Callable[[ArmController, int], None]) -> None:
-        """Call `apply` with the controller of one arm and the simulated time; what it raises goes to the caller."""
+    def command(self, group: str, apply: Callable[[Controller, int], None]) -> None:
+        """Call `apply` with the controller of one group and the simulated time; what it raises goes to the caller."""
         with self._changed:
-            apply(self._controllers[side], self._time_ns)
-            self._fresh.add(side)
+            apply(self._controllers[group], self._time_ns)
+            self._fresh.add(group)
             self._changed.notify_all()
 
     def _run(self) -> None:
         try:
-            with self._open_cameras() as cameras:
+            with contextlib.closing(self._open_cameras()) as cameras:
                 self._ready.set()
                 while not self._closing:
                     self._turn(cameras)
@@ -142,17 +139,17 @@ class SimulationLoop:
             self._failure = error
             self._ready.set()
 
-    def _open_cameras(self) -> AlohaCameras:
+    def _open_cameras(self) -> Cameras:
         settings = self._settings
-        return AlohaCameras(self._world, settings.cameras, width=settings.width, height=settings.height)
+        return self._world.open_cameras(settings.cameras, width=settings.width, height=settings.height)
 
-    def _turn(self, cameras: AlohaCameras) -> None:
+    def _turn(self, cameras: Cameras) -> None:
         if not self._prepare():
             return
         self._world.step()
         self._observer.on_step(self._time_ns, self._world)
         self._pacer.record(self._time_ns * 1e-9, time.monotonic())
-        step = self._time_ns // CONTROL_PERIOD_NS
+        step = self._time_ns // self._world.period_ns
         for number, name in enumerate(cameras.names):  # taking turns, so that no step renders them all
             if (step + number) % self._settings.steps_per_image == 0:
                 self._observer.on_image(self._time_ns, name, cameras.render(name))
@@ -165,12 +162,12 @@ class SimulationLoop:
             if not self._running:
                 self._changed.wait_for(self._interrupted)
                 return False
-            delay = self._pacer.delay(CONTROL_PERIOD_NS * 1e-9, time.monotonic())
+            delay = self._pacer.delay(self._world.period_ns * 1e-9, time.monotonic())
             if self._changed.wait_for(self._interrupted_running, delay):
                 return False
             self._await_commands()
-            self._time_ns += CONTROL_PERIOD_NS
-            targets = [self._controllers[side].target(self._time_ns) for side in arms.SIDES]
+            self._time_ns += self._world.period_ns
+            targets = [controller.target(self._time_ns) for controller in self._controllers.values()]
         self._world.command(np.concatenate(targets))
         return True
 
@@ -181,19 +178,18 @@ class SimulationLoop:
         return self._closing or self._seed is not None
 
     def _await_commands(self) -> None:
-        streaming = {side for side, steps in self._streak.items() if steps >= _STREAM}
+        streaming = {group for group, steps in self._streak.items() if steps >= _STREAM}
         self._changed.wait_for(
             lambda: streaming <= self._fresh or self._interrupted_running(), self._settings.command_wait
         )
-        self._streak = {side: steps + 1 if side in self._fresh else 0 for side, steps in self._streak.items()}
+        self._streak = {group: steps + 1 if group in self._fresh else 0 for group, steps in self._streak.items()}
         self._fresh.clear()
 
     def _begin_episode(self, seed: int) -> None:
         self._seed = None
         self._world.reset(seed)
-        for controller, start in zip(self._controllers.values(), arms.start_state().reshape(2, -1), strict=True):
-            controller.hold(start)
-        self._streak = dict.fromkeys(arms.SIDES, 0)
+        self._controllers = self._world.controllers()
+        self._streak = dict.fromkeys(self._controllers, 0)
         self._fresh.clear()
         self._episode += 1
         self._observer.on_episode(self._episode)
@@ -202,10 +198,10 @@ class SimulationLoop:
 
 def follow(
     joints: Sequence[str], stamp_ns: int, after_ns: Sequence[int], positions: Sequence[Sequence[float]]
-) -> Callable[[ArmController, int], None]:
+) -> Callable[[Controller, int], None]:
     """A trajectory command, its points `after_ns` from `stamp_ns`, or from its arrival where that is 0."""
 
-    def apply(controller: ArmController, now_ns: int) -> None:
+    def apply(controller: Controller, now_ns: int) -> None:
         start = stamp_ns or now_ns
         controller.follow(now_ns, joints, [start + after for after in after_ns], positions)
 

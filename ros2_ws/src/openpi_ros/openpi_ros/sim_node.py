@@ -1,0 +1,150 @@
+"""The base of all simulators' nodes: a world behind the topics of the real robot, and the clock everything runs on."""
+
+from typing import Any
+
+from geometry_msgs.msg import PoseArray
+from rclpy.publisher import Publisher
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Bool, Float32, Float64MultiArray, UInt32
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from openpi_ros import lifecycle, qos, sim_messages
+from openpi_ros.conversions import image_message, time_ns, to_time
+from openpi_runtime.robots import Camera, Group, RobotSpec, load_robot
+from openpi_sim.loop import LoopSettings, SimulationLoop, follow
+from openpi_sim.world import Intrinsics, World
+
+_FACTOR_PERIOD_NS = 500_000_000
+_LOG_PERIOD_S = 1.0
+
+
+class SimulationNode(lifecycle.ManagedNode):
+    """Publishes /clock, joint states, cameras and what only a simulator knows; obeys commands.
+
+    Every message carries simulated time. The simulation runs in a thread of its own, which also publishes.
+    """
+
+    def make_world(self, robot: RobotSpec) -> World:
+        """What is simulated, from `self.params`. A subclass writes this."""
+        raise TypeError(f"{type(self).__name__} must define make_world.")
+
+    def set_up(self) -> None:
+        robot = load_robot(self.params["robot"])
+        world = self.make_world(robot)
+        _check_groups(robot, world)
+        self._report = _Reporter(self, robot, world)
+        self._loop = SimulationLoop(world, self._settings(world.period_ns), self._report)
+        self._loop.start()
+        self.resources.callback(self._loop.close)
+        self._loop.reset(self.params["seed"])
+        for group in robot.groups:
+            self._obey(group)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+
+    def set_active(self, active: bool) -> None:
+        self._loop.set_running(active)
+
+    def real_time_factor(self) -> float:
+        """Simulated per wall seconds over about the last second."""
+        return self._loop.real_time_factor
+
+    def _settings(self, period_ns: int) -> LoopSettings:
+        return LoopSettings(
+            cameras=tuple(self.params["cameras"]),
+            width=self.params["width"],
+            height=self.params["height"],
+            steps_per_image=max(1, round(1e9 / period_ns / self.params["camera_hz"])),
+            max_real_time_factor=self.params["max_real_time_factor"],
+            command_wait=self.params["command_wait"],
+        )
+
+    def _obey(self, group: Group) -> None:
+        def on_trajectory(message: JointTrajectory) -> None:
+            after = [time_ns(point.time_from_start) for point in message.points]
+            positions = [point.positions for point in message.points]
+            self._command(group, follow(message.joint_names, time_ns(message.header.stamp), after, positions))
+
+        def on_forward(message: Float64MultiArray) -> None:
+            self._command(group, lambda controller, _: controller.forward(message.data))
+
+        topics = {name: controller["topic"] for name, controller in group.controllers.items() if "topic" in controller}
+        if "joint_trajectory" in topics:
+            self.create_subscription(JointTrajectory, topics["joint_trajectory"], on_trajectory, qos.COMMAND)
+        if "forward" in topics:
+            self.create_subscription(Float64MultiArray, topics["forward"], on_forward, qos.COMMAND)
+
+    def _command(self, group: Group, apply: Any) -> None:
+        try:
+            self._loop.command(group.name, apply)
+        except ValueError as error:
+            reason = f"The group '{group.name}' refused a command: {error}"
+            self.get_logger().warning(reason, throttle_duration_sec=_LOG_PERIOD_S)
+
+    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            episode = self._loop.reset(self.params["seed"])
+        except TimeoutError as error:
+            response.message = str(error)
+            return response
+        response.success = True
+        response.message = f"episode {episode}, seed {self.params['seed']}"
+        return response
+
+
+class _Reporter:
+    """Publishes what the simulation does; called on its thread."""
+
+    def __init__(self, node: SimulationNode, robot: RobotSpec, world: World) -> None:
+        self._node = node
+        self._joints = {g.name: node.create_publisher(JointState, g.joint_states, qos.SENSOR) for g in robot.groups}
+        self._clock = node.create_publisher(Clock, "/clock", qos.STATE)
+        self._reward = node.create_publisher(Float32, "sim/reward", qos.STATE)
+        self._success = node.create_publisher(Bool, "sim/success", qos.STATE)
+        self._objects = node.create_publisher(PoseArray, "sim/objects", qos.STATE)
+        self._factor = node.create_publisher(Float32, "sim/real_time_factor", qos.STATE)
+        self._episode = node.create_publisher(UInt32, "sim/episode", qos.LATCHED)
+        self._next_factor_ns = 0
+        wanted = [camera for camera in robot.cameras if camera.name in node.params["cameras"]]
+        self._cameras = {camera.name: self._camera(camera, world) for camera in wanted}
+
+    def _camera(self, camera: Camera, world: World) -> tuple[Camera, Publisher, Publisher | None, Intrinsics]:
+        info = self._node.create_publisher(CameraInfo, camera.info_topic, qos.SENSOR) if camera.info_topic else None
+        pinhole = world.intrinsics(camera.name, self._node.params["width"], self._node.params["height"])
+        return camera, self._node.create_publisher(Image, camera.topic, qos.SENSOR), info, pinhole
+
+    def on_episode(self, episode: int) -> None:
+        self._episode.publish(UInt32(data=episode))
+        self._node.get_logger().info(f"Episode {episode} with seed {self._node.params['seed']}.")
+
+    def on_step(self, time_ns: int, world: World) -> None:
+        for group, reading in world.readings().items():
+            self._joints[group].publish(sim_messages.joint_state(reading, time_ns))
+        # After the joint states and before the cameras: whoever acts at this time has the state of this time, and
+        # has the time it takes to render to act.
+        self._clock.publish(Clock(clock=to_time(time_ns)))
+        self._objects.publish(sim_messages.poses(world.objects.values(), time_ns))
+        self._reward.publish(Float32(data=float(world.reward)))
+        self._success.publish(Bool(data=world.success))
+        if time_ns >= self._next_factor_ns:
+            self._factor.publish(Float32(data=self._node.real_time_factor()))
+            self._next_factor_ns = time_ns + _FACTOR_PERIOD_NS
+
+    def on_image(self, time_ns: int, camera: str, image: Any) -> None:
+        spec, pictures, infos, pinhole = self._cameras[camera]
+        pictures.publish(image_message(image, time_ns, spec.frame))
+        if infos is not None:
+            infos.publish(sim_messages.camera_info(pinhole, time_ns, spec.frame))
+
+    def on_failure(self, error: Exception) -> None:
+        self._node.give_up(f"The simulation failed: {error}")
+
+
+def _check_groups(robot: RobotSpec, world: World) -> None:
+    ours, theirs = {group.name for group in robot.groups}, set(world.controllers())
+    if ours != theirs:
+        raise ValueError(
+            f"Robot {robot.name} has the groups {', '.join(sorted(ours))}, but this simulator moves "
+            f"{', '.join(sorted(theirs))}; choose the robot it is for, or give its groups these names."
+        )
