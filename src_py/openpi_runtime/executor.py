@@ -58,12 +58,14 @@ class TickResult:
         command: [dim] in runtime units, to be published; None: publish nothing.
         velocity: [dim] per second, of the command against the one before.
         wanted: the target the strategy's action asks for, before ramp and filter; None where no step was due.
+        measured: [dim] where the robot was when a step was followed; None while the robot is to stand.
         chunk_id, next_step, steps_left: of the chunk the last executed step came from.
     """
 
     command: Vector | None
     velocity: Vector | None
     wanted: Vector | None
+    measured: Vector | None
     mode: Mode
     reason: str
     chunk_id: int
@@ -264,8 +266,9 @@ class Executor:
         if verdict.outcome is Outcome.CLAMP:
             self.clamped_ticks += 1
             self.last_clamp = verdict.reason
-        self._held, self._step, self._started = verdict.command, step, True
-        return self._result(verdict.command, (verdict.command - last) / self._period_s, target)
+        self._held = np.where(self.limits.delta, 0.0, verdict.command)
+        self._step, self._started = step, True
+        return self._result(verdict.command, (verdict.command - last) / self._period_s, target, measured)
 
     def _anchor(self, measured: Vector) -> Vector:
         """Where a ramp starts: the held command while the robot is near it, else where the robot is."""
@@ -307,7 +310,13 @@ class Executor:
             return chunk
         return dataclasses.replace(chunk, actions=to_absolute(chunk.actions, base.values, self._relative))
 
-    def _result(self, command: Vector | None, velocity: Vector | None, wanted: Vector | None) -> TickResult:
+    def _result(
+        self,
+        command: Vector | None,
+        velocity: Vector | None,
+        wanted: Vector | None,
+        measured: Vector | None = None,
+    ) -> TickResult:
         step = self._step
         return TickResult(
             command=command,
@@ -320,6 +329,7 @@ class Executor:
             steps_left=step.left if step else 0,
             starved_ticks=self.starved_ticks,
             clamped_ticks=self.clamped_ticks,
+            measured=measured,
         )
 
 
