@@ -48,6 +48,7 @@ def twin_limits() -> Limits:
         velocity=np.array([2.0, 50.0, 2.0, 50.0]),
         acceleration=np.array([200.0, np.inf, 200.0, np.inf]),
         gripper=np.array([False, True, False, True]),
+        delta=np.zeros(4, dtype=bool),
     )
 
 

@@ -112,6 +112,8 @@ class Executor:
         speed = np.where(limits.gripper, self.rules.ramp_gripper_speed, self.rules.ramp_speed)
         # A velocity starts at the measured position by itself; a ramp would only fall behind it.
         speed = np.where([column.kind == "velocity" for column in spec.action], spec.velocity_step / period_s, speed)
+        # A delta is no position to be far from: nothing to approach.
+        speed = np.full_like(speed, np.inf) if limits.by_deltas else speed
         self._ramp = Ramp(speed, period_s)
         self._latency = LatencyTracker(warm_up=0)
         self._relative = relative_mask(spec.action)
@@ -193,12 +195,12 @@ class Executor:
         """Decides what to command now. To be called once per control period."""
         if self._time_passed(now_ns, monotonic_ns):
             return self._decide(now_ns)
-        return self._result(None, None, None)
+        return self._stand()
 
     def watch(self, now_ns: int, monotonic_ns: int) -> TickResult:
-        """Looks at the clock between ticks, so that one that stands is noticed. Commands nothing."""
+        """Looks at the clock between ticks, so that one that stands is noticed. Commands no motion."""
         self._time_passed(now_ns, monotonic_ns)
-        return self._result(None, None, None)
+        return self._stand()
 
     def health(self, now_ns: int) -> Health:
         """What to report in diagnostics."""
@@ -241,7 +243,7 @@ class Executor:
     def _decide(self, now_ns: int) -> TickResult:
         state = self._machine.state
         if state in (State.IDLE, State.ESTOP):
-            return self._result(None, None, None)
+            return self._stand()
         if state is State.LATCHED:
             return self._hold()
         measured = self._joints.sample(now_ns)
@@ -251,7 +253,7 @@ class Executor:
         if step is None:
             self.starved_ticks += self._started
             return self._wait(NO_CHUNK)
-        return self._follow(step, measured.values)
+        return self._follow(step, np.where(self.limits.delta, 0.0, measured.values))
 
     def _follow(self, step: Step, measured: Vector) -> TickResult:
         if self._machine.handle(Event.DATA_FRESH):
@@ -289,6 +291,11 @@ class Executor:
         velocity = None if self._held is None else np.zeros_like(self._held)
         return self._result(self._held, velocity, wanted)
 
+    def _stand(self) -> TickResult:
+        """Commands nothing; but a robot that is moved by deltas is told to stand, unless it is RUNNING."""
+        silent = self.mode is Mode.RUNNING or not self.limits.by_deltas
+        return self._result(None, None, None) if silent else self._hold()
+
     def _lose_time(self, reason: str) -> None:
         """Nothing stamped so far means anything any more."""
         self._machine.handle(Event.DATA_LOST, reason)
@@ -298,7 +305,8 @@ class Executor:
         self._forget_motion()
 
     def _forget_motion(self) -> None:
-        self._held = None
+        if not self.limits.by_deltas:  # to stand, with the gripper as it is, is right wherever the robot is
+            self._held = None
         self._filter.rest()
 
     def _absolute(self, chunk: ActionChunk, now_ns: int) -> ActionChunk:
@@ -322,6 +330,7 @@ class Executor:
             command=command,
             velocity=velocity,
             wanted=wanted,
+            measured=measured,
             mode=self.mode,
             reason=self.reason,
             chunk_id=step.chunk_id if step else 0,
@@ -329,7 +338,6 @@ class Executor:
             steps_left=step.left if step else 0,
             starved_ticks=self.starved_ticks,
             clamped_ticks=self.clamped_ticks,
-            measured=measured,
         )
 
 

@@ -41,13 +41,15 @@ class JointMerger:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The joint-state topics to subscribe, each once."""
-        return tuple(dict.fromkeys(group.joint_states for group in self._spec.groups))
+        """The topics to feed `update` from, each once: joint states, then poses."""
+        return self._spec.joint_topics + self._spec.pose_topics
 
     def update(
         self, topic: str, stamp_ns: int, names: Sequence[str], positions: Sequence[float], now_ns: int | None = None
     ) -> None:
-        """Takes one message. A joint it does not name keeps its old reading, and so grows too old.
+        """Takes one message; a pose comes under the names `POSE_AXES`.
+
+        A joint it does not name keeps its old reading, and so grows too old.
 
         A stamp ahead of the clock counts as now; readings that are not finite, or older than the one held, are
         left out.
@@ -55,8 +57,7 @@ class JointMerger:
         stamp_ns = stamp_ns if now_ns is None else min(stamp_ns, now_ns)
         given = {name: float(value) for name, value in zip(names, positions, strict=False) if np.isfinite(value)}
         for group in self._spec.groups:
-            if group.joint_states == topic:
-                self._take(group, stamp_ns, given)
+            self._take(group, topic, stamp_ns, given)
         self._remember()
 
     def sample(self, now_ns: int) -> JointSample | Missing:
@@ -74,7 +75,7 @@ class JointMerger:
         """Age of the oldest reading of each topic; "never" where a joint of it never came."""
         ages: dict[str, float | str] = {}
         for topic in self.topics:
-            columns = [c for c in self._columns if self._spec.group(c.group).joint_states == topic]
+            columns = [column for column in self._columns if self._source(column) == topic]
             readings = [self._readings.get((c.group, c.joint)) for c in columns]
             stamps = [reading.stamp_ns for reading in readings if reading is not None]
             ages[topic] = (now_ns - min(stamps)) / 1e9 if len(stamps) == len(columns) else "never"
@@ -85,12 +86,12 @@ class JointMerger:
         self._readings.clear()
         self._history.clear()
 
-    def _take(self, group: Group, stamp_ns: int, given: dict[str, float]) -> None:
-        for joint in group.joints:
-            if joint in given:
+    def _take(self, group: Group, topic: str, stamp_ns: int, given: dict[str, float]) -> None:
+        for joint in (*group.joints, *group.sensed):
+            if joint in given and group.source(joint) == topic:
                 self._store((group.name, joint), stamp_ns, given[joint])
         gripper = group.gripper
-        if gripper is not None and gripper.state_joint in given:
+        if gripper is not None and gripper.state_joint in given and group.joint_states == topic:
             opening = gripper.calibration.position.fraction(given[gripper.state_joint])
             self._store((group.name, gripper.name), stamp_ns, self._spec.gripper_convention.at(opening))
 
@@ -110,9 +111,12 @@ class JointMerger:
         values = np.array([reading.value for reading in readings], dtype=np.float64)
         return JointSample(values=values, stamp_ns=min(reading.stamp_ns for reading in readings))
 
+    def _source(self, column: Column) -> str:
+        return self._spec.group(column.group).source(column.joint)
+
     def _gap(self, column: Column, now_ns: int) -> Gap | None:
         held = self._readings.get((column.group, column.joint))
-        topic = self._spec.group(column.group).joint_states
+        topic = self._source(column)
         limit = self._max_age_ns / 1e9
         if held is None:
             return Gap(name=f"{topic} {column.joint}", age_s=None, max_age_s=limit)

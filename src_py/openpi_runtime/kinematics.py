@@ -9,7 +9,7 @@ import pinocchio
 import xacro
 from jaxtyping import Float64
 
-from openpi_runtime.robots import RobotSpec
+from openpi_runtime.robots import Column, RobotSpec
 from openpi_runtime.safety import Limits, Vector
 
 
@@ -69,17 +69,19 @@ class Kinematics:
 
 
 def command_limits(spec: RobotSpec, kinematics: Kinematics) -> Limits:
-    """Limits of every action column: the URDF's within the spec's margin; grippers by their convention."""
+    """Limits of every action column: the URDF's within the spec's margin; grippers by their convention; deltas +-1."""
     rules = spec.limits
     gripper = np.array([spec.is_gripper(column) for column in spec.action])
+    delta = np.array([column.kind == "delta" for column in spec.action])
+    joint = ~(gripper | delta)
     ends = sorted((spec.gripper_convention.closed, spec.gripper_convention.open))
-    lower, upper = np.full(len(gripper), ends[0]), np.full(len(gripper), ends[1])
-    velocity = np.full(len(gripper), rules.gripper_velocity)
-    acceleration = np.where(gripper, np.inf, rules.acceleration)
+    lower, upper = np.where(delta, -1.0, ends[0]), np.where(delta, 1.0, ends[1])
+    velocity = np.where(delta, np.inf, rules.gripper_velocity)
+    acceleration = np.where(joint, rules.acceleration, np.inf)
     urdf_lower, urdf_upper, urdf_velocity = kinematics.limits(_urdf_joints(spec))
-    lower[~gripper] = urdf_lower + rules.position_margin
-    upper[~gripper] = urdf_upper - rules.position_margin
-    velocity[~gripper] = urdf_velocity * rules.velocity_scale
+    lower[joint] = urdf_lower + rules.position_margin
+    upper[joint] = urdf_upper - rules.position_margin
+    velocity[joint] = urdf_velocity * rules.velocity_scale
     return Limits(
         names=spec.action_names,
         lower=lower,
@@ -87,6 +89,7 @@ def command_limits(spec: RobotSpec, kinematics: Kinematics) -> Limits:
         velocity=velocity,
         acceleration=acceleration,
         gripper=gripper,
+        delta=delta,
     )
 
 
@@ -96,8 +99,8 @@ class EndEffectors:
     def __init__(self, spec: RobotSpec, kinematics: Kinematics) -> None:
         self._kinematics = kinematics
         self._joints = _urdf_joints(spec)
-        self._columns = [i for i, column in enumerate(spec.action) if not spec.is_gripper(column)]
-        self._frames = {group.name: group.end_effector for group in spec.groups if group.end_effector}
+        self._columns = [i for i, column in enumerate(spec.action) if _has_urdf_joint(spec, column)]
+        self._frames = {g.name: g.end_effector for g in spec.groups if g.end_effector and not g.pose}
 
     def __call__(self, command: Vector) -> dict[str, Float64[np.ndarray, 3]]:
         """Group name -> position in metres in the URDF's root frame."""
@@ -106,5 +109,9 @@ class EndEffectors:
 
 
 def _urdf_joints(spec: RobotSpec) -> list[str]:
-    """URDF names of the joints behind the action columns, grippers left out."""
-    return [spec.group(c.group).urdf_prefix + c.joint for c in spec.action if not spec.is_gripper(c)]
+    """URDF names of the joints behind the action columns, grippers and deltas left out."""
+    return [spec.group(c.group).urdf_prefix + c.joint for c in spec.action if _has_urdf_joint(spec, c)]
+
+
+def _has_urdf_joint(spec: RobotSpec, column: Column) -> bool:
+    return column.kind != "delta" and not spec.is_gripper(column)

@@ -21,7 +21,9 @@ CONTROLLERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 INTERFACES = ("position", "velocity")
 ROLES = ("base", "left_wrist", "right_wrist", "extra")
 UNITS = ("rad", "m", "rad/s", "m/s", "gripper", "none")
-KINDS = ("absolute", "relative", "velocity")
+KINDS = ("absolute", "relative", "velocity", "delta")
+POSE_AXES = ("x", "y", "z", "rx", "ry", "rz")
+"""Coordinates of an end effector's pose: position [m], orientation as axis-angle [rad]."""
 _OPTIONAL = ("description", "default_prompt", "gripper_convention", "limits", "rest", "velocity_step", "controller")
 
 Named = TypeVar("Named", "Group", "Camera", "Column")
@@ -29,7 +31,13 @@ Named = TypeVar("Named", "Group", "Camera", "Column")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
-    """Joints that share one joint-state topic and one controller: an arm."""
+    """Joints that share one joint-state topic and one controller: an arm.
+
+    Attributes:
+        joints: what is commanded besides the gripper; with a pose topic, the coordinates `POSE_AXES`.
+        pose: topic of the end effector's pose; empty where joints are commanded.
+        sensed: further entries of the joint states that the state shows and nothing commands.
+    """
 
     name: str
     joints: tuple[str, ...]
@@ -38,6 +46,12 @@ class Group:
     joint_states: str
     gripper: Gripper | None
     controllers: dict[str, dict[str, str]]
+    pose: str = ""
+    sensed: tuple[str, ...] = ()
+
+    def source(self, joint: str) -> str:
+        """The topic that measures a joint, a coordinate of the pose or the gripper."""
+        return self.pose if self.pose and joint in POSE_AXES else self.joint_states
 
     @property
     def command_joints(self) -> tuple[str, ...]:
@@ -128,6 +142,16 @@ class RobotSpec:
         return tuple(column.name for column in self.state)
 
     @property
+    def joint_topics(self) -> tuple[str, ...]:
+        """Topics of joint states, each once."""
+        return tuple(dict.fromkeys(group.joint_states for group in self.groups))
+
+    @property
+    def pose_topics(self) -> tuple[str, ...]:
+        """Topics of end effector poses."""
+        return tuple(group.pose for group in self.groups if group.pose)
+
+    @property
     def urdf_path(self) -> Path:
         """The URDF or xacro file: absolute as given, else in the folder `urdf/`."""
         return paths.urdf_dir() / self.urdf
@@ -185,7 +209,7 @@ def _parse(path: Path, _modified: int) -> RobotSpec:
     )
     groups = _unique(tuple(_group(entry) for entry in top["groups"].items()), top["groups"])
     state = _columns(top["state"], groups)
-    action = _commanded(_columns(top["action"], groups), top["action"], groups)
+    action = _commanded(_columns(top["action"], groups, commanded=True), top["action"], groups)
     convention = parse_span(top["gripper_convention"]) if "gripper_convention" in top else Span(closed=0.0, open=1.0)
     return RobotSpec(
         name=top["name"].text(),
@@ -237,18 +261,22 @@ def _velocity_step(top: dict[str, Entry], action: tuple[Column, ...]) -> float:
 
 def _group(entry: Entry) -> Group:
     fields = entry.mapping(
-        required=("name", "joints", "joint_states", "controllers"),
-        optional=("urdf_prefix", "end_effector", "gripper"),
+        required=("name", "joint_states", "controllers"),
+        optional=("joints", "pose", "sensed", "urdf_prefix", "end_effector", "gripper"),
     )
+    if ("joints" in fields) == ("pose" in fields):
+        raise entry.error("must have either 'joints' or 'pose': joints are commanded as targets, a pose by deltas")
     controllers = fields["controllers"].mapping(optional=tuple(CONTROLLERS))
     return Group(
         name=fields["name"].text(),
-        joints=tuple(joint.text() for joint in fields["joints"].items()),
+        joints=tuple(joint.text() for joint in fields["joints"].items()) if "joints" in fields else POSE_AXES,
         urdf_prefix=_text(fields, "urdf_prefix"),
         end_effector=_text(fields, "end_effector"),
         joint_states=fields["joint_states"].relative_name(),
         gripper=parse_gripper(fields["gripper"]) if "gripper" in fields else None,
         controllers={name: _controller(name, topics) for name, topics in controllers.items()},
+        pose=fields["pose"].relative_name() if "pose" in fields else "",
+        sensed=tuple(joint.text() for joint in fields["sensed"].items()) if "sensed" in fields else (),
     )
 
 
@@ -278,11 +306,11 @@ def _camera(entry: Entry) -> Camera:
     )
 
 
-def _columns(entry: Entry, groups: tuple[Group, ...]) -> tuple[Column, ...]:
-    return _unique(tuple(_column(item, groups) for item in entry.items()), entry)
+def _columns(entry: Entry, groups: tuple[Group, ...], *, commanded: bool = False) -> tuple[Column, ...]:
+    return _unique(tuple(_column(item, groups, commanded) for item in entry.items()), entry)
 
 
-def _column(entry: Entry, groups: tuple[Group, ...]) -> Column:
+def _column(entry: Entry, groups: tuple[Group, ...], commanded: bool) -> Column:
     fields = entry.mapping(required=("name", "unit", "group", "joint"), optional=("kind",))
     name = fields["group"].text(tuple(group.name for group in groups))
     group = next(group for group in groups if group.name == name)
@@ -290,7 +318,7 @@ def _column(entry: Entry, groups: tuple[Group, ...]) -> Column:
         name=fields["name"].text(),
         unit=fields["unit"].text(UNITS),
         group=name,
-        joint=fields["joint"].text(group.command_joints),
+        joint=fields["joint"].text(group.command_joints if commanded else group.command_joints + group.sensed),
         kind=fields["kind"].text(KINDS) if "kind" in fields else "absolute",
     )
 
@@ -305,7 +333,21 @@ def _commanded(columns: tuple[Column, ...], entry: Entry, groups: tuple[Group, .
                     f"commands joint {joint!r} of group {group.name!r} {times} times; "
                     "allowed: exactly one column for each joint and gripper of each group"
                 )
+    _check_deltas(columns, entry, groups)
     return columns
+
+
+def _check_deltas(columns: tuple[Column, ...], entry: Entry, groups: tuple[Group, ...]) -> None:
+    """A pose is commanded by deltas and joints are not; one robot does not mix the two."""
+    posed = {group.name: bool(group.pose) for group in groups}
+    if len(set(posed.values())) > 1:
+        raise entry.error("mixes groups with joints and groups with a pose; allowed: all groups of the same sort")
+    for column in columns:
+        if (column.kind == "delta") != (posed[column.group] and column.joint in POSE_AXES):
+            raise entry.error(
+                f"has column {column.name!r} of kind {column.kind!r}; allowed: 'delta' for the coordinates of a pose, "
+                "and only there"
+            )
 
 
 def _limits(entry: Entry) -> LimitRules:

@@ -21,6 +21,7 @@ class Limits:
         lower, upper: range of positions.
         velocity: per second. acceleration: per second squared. Both may be infinite.
         gripper: True where the column is a gripper.
+        delta: True where the column is a motion from where the robot is, so that 0 is to stand.
     """
 
     names: tuple[str, ...]
@@ -29,6 +30,12 @@ class Limits:
     velocity: Vector
     acceleration: Vector
     gripper: Bool[np.ndarray, " d"]
+    delta: Bool[np.ndarray, " d"]
+
+    @property
+    def by_deltas(self) -> bool:
+        """Whether the robot is moved by deltas (grippers aside)."""
+        return bool(self.delta.any())
 
     def clip(self, command: Vector) -> Vector:
         """The nearest command in range."""
@@ -56,7 +63,7 @@ class SafetyRules:
         tolerance: part of a column's range by which a target may lie outside and be clamped; beyond it, HOLD.
         strikes: targets in a row faster than the velocity limit that lead to HOLD; fewer are clamped.
         max_step: rad (or m) between a target and the last command, beyond which HOLD follows at once; grippers
-            are exempt.
+            and deltas are exempt.
         workspace: where end effectors may be; None: anywhere.
     """
 
@@ -108,8 +115,11 @@ class SafetyFilter:
         self._end_effectors = end_effectors
         self._strikes = 0
         self._velocity = np.zeros_like(limits.lower)
-        if self.rules.workspace is not None and end_effectors is None:
-            raise ValueError("A workspace box needs forward kinematics: give end_effectors, or leave workspace out.")
+        if self.rules.workspace is not None and (end_effectors is None or limits.by_deltas):
+            raise ValueError(
+                "A workspace box needs forward kinematics of joint targets, which a robot that is moved by deltas does "
+                "not have: give end_effectors, or leave workspace out."
+            )
 
     def rest(self) -> None:
         """Forgets speed and strikes: the robot stands, as after a HOLD."""
@@ -136,7 +146,7 @@ class SafetyFilter:
             raise _Refused(f"{self._worst(~np.isfinite(target))} is not finite")
         beyond = np.maximum(limits.lower - target, target - limits.upper)
         self._refuse(beyond > self.rules.tolerance * limits.range, beyond, "is beyond its limits by {:.3f}")
-        step = np.where(limits.gripper, 0.0, np.abs(target - last))
+        step = np.where(limits.gripper | limits.delta, 0.0, np.abs(target - last))
         self._refuse(step > self.rules.max_step, step, "is a step of {:.3f} from the last command")
 
     def _clamp(self, target: Vector, last: Vector) -> tuple[Vector, list[str]]:
@@ -191,4 +201,5 @@ def joint_limits(names: Sequence[str], lower: Sequence[float], upper: Sequence[f
         velocity=np.full(count, float(velocity)),
         acceleration=np.full(count, np.inf),
         gripper=np.zeros(count, dtype=bool),
+        delta=np.zeros(count, dtype=bool),
     )
