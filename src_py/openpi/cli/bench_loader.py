@@ -1,13 +1,12 @@
-"""Measure how many frames per second a dataset's loader decodes, with the lerobot reader beside it where installed."""
+"""Measure how many frames per second a dataset's loader decodes, beside lerobot's own reader where it is given."""
 
 import dataclasses
-import functools
-import itertools
 import json
 import pathlib
+import statistics
+import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from openpi.training import batching
-from openpi.training.datasets import LeRobotDataset, LeRobotWriter
+from openpi.training.datasets import LeRobotDataset, LeRobotWriter, lerobot_peer
+
+OURS = "openpi"
+_CHUNK = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +28,18 @@ class Args:
         input_path: folder of a LeRobot dataset; by default one is made: 4 episodes of 150 frames, 2 cameras 480x640.
         batch_size: samples a batch.
         batches: batches a measurement, after one batch that is not counted.
-        workers: numbers of worker processes to measure; 0 is a background thread.
+        workers: numbers of worker processes to measure; 0 loads in the process itself (ours: on a thread of it).
+        rounds: the readers take turns so often; the median counts.
+        peer_python: a Python with `lerobot` installed, whose reader is measured too.
         json: write the results to this file too.
     """
 
     input_path: str | None = None
     batch_size: int = 16
-    batches: int = 8
+    batches: int = 16
     workers: tuple[int, ...] = (0, 1, 2)
+    rounds: int = 3
+    peer_python: pathlib.Path | None = None
     json: pathlib.Path | None = None
 
 
@@ -42,16 +48,33 @@ def main(args: Args) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         root = args.input_path or str(make_dataset(pathlib.Path(scratch) / "bench"))
         cameras = len(LeRobotDataset(root).meta.video_keys)
-        rates = {f"openpi, {n} workers": measure(args, functools.partial(_ours, args, root, n)) for n in args.workers}
-        rates |= _lerobot_rates(args, root)
-    console = Console()
-    table = Table("reader", "samples/s", "images/s")
-    for name, rate in rates.items():
-        table.add_row(name, f"{rate:.0f}", f"{rate * cameras:.0f}")
-    console.print(table)
+        rates = measure(args, root)
+    Console().print(_table(args, rates, cameras))
     if args.json is not None:
-        args.json.write_text(json.dumps({"samples_per_s": rates, "cameras": cameras}, indent=2))
+        args.json.write_text(
+            json.dumps({"workers": args.workers, "samples_per_s": rates, "cameras": cameras}, indent=2)
+        )
     return 0
+
+
+def measure(args: Args, root: str) -> dict[str, list[float]]:
+    """Reader -> samples/s for each of `args.workers`, the median of the rounds."""
+    rounds: dict[str, list[list[float]]] = defaultdict(list)
+    for _ in range(args.rounds):
+        rounds[OURS].append([_ours(args, root, workers) for workers in args.workers])
+        if args.peer_python is not None:
+            reader, rates = _theirs(args, root)
+            rounds[reader].append(rates)
+    return {reader: [statistics.median(turns) for turns in zip(*rows, strict=True)] for reader, rows in rounds.items()}
+
+
+def _table(args: Args, rates: dict[str, list[float]], cameras: int) -> Table:
+    table = Table("reader", "workers", "samples/s", "images/s", "openpi is faster by")
+    for reader, row in rates.items():
+        for workers, rate, ours in zip(args.workers, row, rates[OURS], strict=True):
+            factor = "" if reader == OURS else f"{ours / rate:.2f}x"
+            table.add_row(reader, str(workers), f"{rate:.0f}", f"{rate * cameras:.0f}", factor)
+    return table
 
 
 def make_dataset(root: pathlib.Path) -> pathlib.Path:
@@ -83,37 +106,26 @@ def make_dataset(root: pathlib.Path) -> pathlib.Path:
     return root
 
 
-def measure(args: Args, batches: Callable[[], Iterable[Any]]) -> float:
-    """Samples per second after the first batch."""
-    stream = iter(batches())
-    next(stream)
-    began = time.perf_counter()
-    count = sum(1 for _ in itertools.islice(stream, args.batches))
-    return count * args.batch_size / (time.perf_counter() - began)
-
-
-def _chunk(fps: float) -> dict[str, list[float]]:
-    return {"action": [step / fps for step in range(50)]}
-
-
-def _ours(args: Args, root: str, workers: int) -> Iterable[Any]:
-    dataset = LeRobotDataset(root, delta_timestamps=_chunk(LeRobotDataset(root).meta.fps))
-    plan = batching.BatchPlan(len(dataset), args.batch_size, shuffle=True)
-    return batching.batches(dataset, plan, num_workers=workers)
-
-
-def _lerobot_rates(args: Args, root: str) -> dict[str, float]:
-    try:
-        import torch
-        from lerobot.datasets.lerobot_dataset import LeRobotDataset as Theirs
-    except ImportError:
-        return {}
+def _ours(args: Args, root: str, workers: int) -> float:
     fps = LeRobotDataset(root).meta.fps
+    dataset = LeRobotDataset(root, delta_timestamps={"action": [step / fps for step in range(_CHUNK)]})
+    plan = batching.BatchPlan(len(dataset), args.batch_size, shuffle=True)
+    with batching.closing(batching.batches(dataset, plan, num_workers=workers)) as stream:
+        return lerobot_peer.samples_per_s(stream, args.batch_size, args.batches)
 
-    def loader(workers: int) -> Iterable[Any]:
-        dataset = Theirs("local/bench", root=root, delta_timestamps=_chunk(fps))
-        return torch.utils.data.DataLoader(
-            dataset, batch_size=args.batch_size, shuffle=True, num_workers=workers, drop_last=True
-        )
 
-    return {f"lerobot, {n} workers": measure(args, functools.partial(loader, n)) for n in args.workers}
+def _theirs(args: Args, root: str) -> tuple[str, list[float]]:
+    request = {
+        "root": root,
+        "fps": LeRobotDataset(root).meta.fps,
+        "chunk": _CHUNK,
+        "batch_size": args.batch_size,
+        "batches": args.batches,
+        "workers": args.workers,
+    }
+    command = [str(args.peer_python), "-I", lerobot_peer.__file__, json.dumps(request)]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        raise OSError(f"lerobot's reader failed in {args.peer_python}: {process.stderr.strip()[-2000:]}")
+    answer = json.loads(process.stdout.splitlines()[-1])
+    return answer["reader"], answer["samples_per_s"]
