@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from openpi_runtime.robots import Column
+from openpi_runtime.robots import Column, RobotSpec
 
 
 def relative_mask(columns: Sequence[Column]) -> Bool[np.ndarray, " d"]:
@@ -22,18 +22,8 @@ def to_absolute(
     return actions + np.where(mask, base, 0.0)
 
 
-def to_relative(
-    actions: Float64[np.ndarray, "h d"], base: Float64[np.ndarray, " d"], mask: Bool[np.ndarray, " d"]
-) -> Float64[np.ndarray, "h d"]:
-    """Subtracts the base state from the relative columns; the inverse of `to_absolute`."""
-    return actions - np.where(mask, base, 0.0)
-
-
-def reanchor(
-    actions: Float64[np.ndarray, "h d"],
-    old_base: Float64[np.ndarray, " d"],
-    new_base: Float64[np.ndarray, " d"],
-    mask: Bool[np.ndarray, " d"],
-) -> Float64[np.ndarray, "h d"]:
-    """The same absolute targets as `actions` from old_base, written relative to new_base."""
-    return to_relative(to_absolute(actions, old_base, mask), new_base, mask)
+def base_state(spec: RobotSpec, state: Float64[np.ndarray, " s"]) -> Float64[np.ndarray, " d"]:
+    """What to add to an action computed from this state to make it absolute: 0 in columns that are not relative."""
+    place = {(column.group, column.joint): i for i, column in enumerate(spec.state)}
+    relative = relative_mask(spec.action)
+    return np.array([state[place[c.group, c.joint]] if r else 0.0 for c, r in zip(spec.action, relative, strict=True)])

@@ -2,11 +2,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
-from openpi_runtime.relative import reanchor, relative_mask, to_absolute, to_relative
+from openpi_runtime.relative import base_state, relative_mask, to_absolute
 from openpi_runtime.robots import load_robot
 
 MASK = np.array([True, False, True])
@@ -17,11 +14,11 @@ def test_only_relative_columns_move() -> None:
     assert to_absolute(actions, np.array([1.0, 2.0, 3.0]), MASK) == pytest.approx(np.array([[1.1, 0.5, 3.2]]))
 
 
-@given(*(hnp.arrays(np.float64, shape, elements=st.floats(-3, 3)) for shape in ((4, 3), (3,), (3,))))
-def test_reanchored_actions_keep_their_absolute_targets(actions: np.ndarray, old: np.ndarray, new: np.ndarray) -> None:
-    moved = reanchor(actions, old, new, MASK)
-    assert to_absolute(moved, new, MASK) == pytest.approx(to_absolute(actions, old, MASK), abs=1e-12)
-    assert to_relative(to_absolute(actions, old, MASK), old, MASK) == pytest.approx(actions, abs=1e-12)
+def test_base_state_finds_relative_columns_in_the_state_by_joint() -> None:
+    spec = load_robot("aloha")
+    action = (dataclasses.replace(spec.action[1], kind="relative"), *spec.action[2:4])
+    reversed_state = dataclasses.replace(spec, action=action, state=tuple(reversed(spec.state)))
+    assert base_state(reversed_state, np.arange(14.0)).tolist() == [12.0, 0.0, 0.0]
 
 
 def test_mask_from_columns() -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from openpi_runtime.chunk import ActionChunk
 from openpi_runtime.latency import DelayTracker, LatencyTracker
 from openpi_runtime.modes import Mode
+from openpi_runtime.strategies import Blend
 
 # Reports of HOLD after an answer that may still be from before the executor got it.
 REPORTS_IN_FLIGHT = 3
@@ -36,20 +37,23 @@ class RequestPlanner:
         interval_steps: int = 25,
         guidance_weight: float = 5.0,
         delay: int | None = None,
+        blend: Blend | None = None,
     ) -> None:
         """interval_steps: least steps between two observations that chunks are asked for (1: as fast as possible).
 
-        delay: steps to tell the policy for real-time chunking; None: as measured.
+        delay: steps to tell the policy for real-time chunking; None: as measured. blend: the executor's.
         """
         self._strategy = strategy
         self._period_ns = period_ns
         self._interval_steps = interval_steps
         self._guidance_weight = guidance_weight
         self._fixed_delay = delay
+        self._blend = blend or Blend()
         self.latency = LatencyTracker()
         self.delays = DelayTracker(self.latency, period_ns)
         self._progress: Progress | None = None
-        self._newest: ActionChunk | None = None
+        self._newest: ActionChunk | None = None  # as the executor plays it: absolute, and blended with the one before
+        self._base: Float64[np.ndarray, " d"] | float = 0.0
         self._asked_ns: int | None = None
         self._in_flight = False
         self._reports = REPORTS_IN_FLIGHT
@@ -86,18 +90,24 @@ class RequestPlanner:
         waited = observation_ns - (self._asked_ns or 0)
         return not 0 <= waited < (self._interval_steps - 0.5) * self._period_ns
 
-    def ask(self, observation_ns: int) -> dict[str, Any]:
-        """Notes a request and returns what the observation must carry for real-time chunking (else nothing)."""
+    def ask(self, observation_ns: int, base: Float64[np.ndarray, " d"] | float = 0.0) -> dict[str, Any]:
+        """Notes a request and returns what the observation must carry for real-time chunking (else nothing).
+
+        base: what the policy's relative columns are relative to, see `relative.base_state`.
+        """
         self._in_flight = True
         self._asked_ns = observation_ns
+        self._base = base
         if self._strategy != "rtc" or self._newest is None or not self._moving():
             return {}
         return self._rtc_fields(self._newest, observation_ns)
 
-    def answered(self, chunk: ActionChunk, seconds: float) -> None:
-        """Notes the chunk that answered, as published, and how long it took."""
+    def answered(self, chunk: ActionChunk, now_ns: int, seconds: float) -> None:
+        """Notes the chunk that answered, as published now, and how long it took."""
         self._in_flight = False
-        self._newest = chunk
+        absolute = dataclasses.replace(chunk, actions=chunk.actions + self._base)
+        blended = self._strategy == "rtc" and self._moving()
+        self._newest = self._blend.join(self._newest, absolute, now_ns) if blended else absolute
         self._reports = 0
         self.latency.add(seconds)
 
@@ -121,7 +131,7 @@ class RequestPlanner:
         expected = self.delays.expect() if self._fixed_delay is None else self._fixed_delay
         delay = min(max(expected, 1), valid)  # 0 would read like a policy that knows no real-time chunking
         return {
-            "rtc/prev_actions": shifted(previous.actions, shift),
+            "rtc/prev_actions": shifted(previous.actions, shift) - self._base,
             "rtc/prev_valid": valid,
             "rtc/delay": delay,
             "rtc/execution_horizon": min(max(shift, delay, 1), previous.horizon),

@@ -1,9 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from openpi_runtime.chunk import ActionChunk
 from openpi_runtime.modes import Mode
 from openpi_runtime.requests import Progress, RequestPlanner, shifted
+from openpi_runtime.strategies import make_strategy
 
 PERIOD_NS = 20_000_000
 
@@ -29,7 +32,7 @@ def running(strategy: str, **params: int) -> RequestPlanner:
     planner.on_progress(progress(0, 0, Mode.HOLD))
     assert planner.due(0)
     assert planner.ask(0) == {}
-    planner.answered(chunk(1, 0), 0.08)
+    planner.answered(chunk(1, 0), 4 * PERIOD_NS, 0.08)
     planner.on_progress(progress(1, 5))
     return planner
 
@@ -68,7 +71,7 @@ def test_hold_asks_at_once() -> None:
 def test_hold_does_not_ask_again_before_the_answer_can_have_been_taken() -> None:
     planner = running("open_loop")
     planner.ask(30 * PERIOD_NS)
-    planner.answered(chunk(2, 30), 0.1)
+    planner.answered(chunk(2, 30), 35 * PERIOD_NS, 0.1)
     for due in (False, False, True):
         planner.on_progress(progress(1, 25, Mode.HOLD))
         assert planner.due(36 * PERIOD_NS) is due
@@ -89,6 +92,29 @@ def test_rtc_sends_the_rest_of_the_chunk_with_the_measured_delay() -> None:
     assert fields["rtc/delay"] == 4
     assert fields["rtc/execution_horizon"] == 25
     assert fields["rtc/guidance_weight"] == 5.0
+
+
+def test_rtc_sends_what_the_executor_plays_not_what_the_policy_said() -> None:
+    planner = running("rtc")
+    planner.ask(25 * PERIOD_NS)
+    planner.answered(dataclasses.replace(chunk(2, 25), actions=np.zeros((50, 1))), 29 * PERIOD_NS, 0.08)
+    strategy = make_strategy("rtc")
+    strategy.add(chunk(1, 0), 0)
+    strategy.add(dataclasses.replace(chunk(2, 25), actions=np.zeros((50, 1))), 29 * PERIOD_NS)
+    sent = planner.ask(32 * PERIOD_NS)["rtc/prev_actions"][:, 0]
+    played = [step.action[0] for k in range(32, 60) if (step := strategy.step(k * PERIOD_NS)) is not None]
+    assert sent[:28] == pytest.approx(played)
+    assert 0 < sent[0] < 32
+
+
+def test_rtc_writes_relative_columns_relative_to_the_new_state() -> None:
+    planner = RequestPlanner("rtc", PERIOD_NS)
+    planner.on_progress(progress(0, 0, Mode.HOLD))
+    planner.ask(0, np.array([5.0]))
+    planner.answered(chunk(1, 0), 4 * PERIOD_NS, 0.08)
+    planner.on_progress(progress(1, 5))
+    fields = planner.ask(25 * PERIOD_NS, np.array([7.0]))
+    assert fields["rtc/prev_actions"][:3, 0].tolist() == [23.0, 24.0, 25.0]  # 25 + 5 - 7
 
 
 def test_rtc_starts_afresh_after_a_hold_and_beyond_the_chunk() -> None:

@@ -210,6 +210,7 @@ def _parse(path: Path, _modified: int) -> RobotSpec:
     groups = _unique(tuple(_group(entry) for entry in top["groups"].items()), top["groups"])
     state = _columns(top["state"], groups)
     action = _commanded(_columns(top["action"], groups, commanded=True), top["action"], groups)
+    _check_relative(action, state, top["action"])
     convention = parse_span(top["gripper_convention"]) if "gripper_convention" in top else Span(closed=0.0, open=1.0)
     return RobotSpec(
         name=top["name"].text(),
@@ -348,6 +349,13 @@ def _check_deltas(columns: tuple[Column, ...], entry: Entry, groups: tuple[Group
                 f"has column {column.name!r} of kind {column.kind!r}; allowed: 'delta' for the coordinates of a pose, "
                 "and only there"
             )
+
+
+def _check_relative(action: tuple[Column, ...], state: tuple[Column, ...], entry: Entry) -> None:
+    measured = {(column.group, column.joint) for column in state}
+    for column in action:
+        if column.kind == "relative" and (column.group, column.joint) not in measured:
+            raise entry.error(f"has the relative column {column.name!r}, so the state must have a column for its joint")
 
 
 def _limits(entry: Entry) -> LimitRules:

@@ -124,6 +124,17 @@ def test_errors_say_where_and_what_is_allowed(tmp_path: Path, old: str, new: str
     assert str(error.value).startswith(f"{path}, line {line}:")
 
 
+def test_a_relative_column_needs_its_joint_in_the_state(tmp_path: Path) -> None:
+    path = tmp_path / "robot.yaml"
+    swapped = TWIN.replace("state: &layout", "action:").replace(
+        "right, joint: elbow", "right, kind: relative, joint: elbow"
+    )
+    state = "state:\n  - {name: left_elbow, unit: rad, group: left, joint: elbow}"
+    path.write_text(swapped.replace("action: *layout", state))
+    with pytest.raises(SpecError, match="has the relative column 'right_elbow', so the state must have a column for"):
+        load_robot(path)
+
+
 @pytest.mark.parametrize("text", ["", "name: [", "- 1"])
 def test_what_is_no_description_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "robot.yaml"

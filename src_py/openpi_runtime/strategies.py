@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from openpi_runtime.chunk import ActionChunk, ChunkBuffer, ChunkCursor, Step
 
 INTERRUPTION = 5  # periods without a step after which open_loop gives its chunk up
-SCHEDULES = ("exponential", "linear", "ones", "zeros")
+SCHEDULES = ("cosine", "exponential", "linear", "ones", "zeros")
 
 
 class Strategy(Protocol):
@@ -123,29 +123,42 @@ class TemporalEnsemble:
         self._buffer.clear()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Blend:
+    """How a plan passes from one chunk to the next: smoothly, wherever the next is entered.
+
+    Attributes:
+        schedule: weights of the plan so far, see `prefix_weights`.
+        seconds: from the entry until the new chunk counts alone.
+    """
+
+    schedule: str = "cosine"
+    seconds: float = 0.5
+
+    def join(self, plan: ActionChunk | None, chunk: ActionChunk, now_ns: int) -> ActionChunk:
+        """The chunk as it is executed from now on: `plan` up to the step due now, then less and less of it."""
+        if plan is None or plan.end_ns <= now_ns:
+            return chunk
+        entry = max(0, round(chunk.position(now_ns)))
+        return blend(plan, chunk, entry, round(self.seconds * 1e9 / chunk.period_ns), self.schedule)
+
+
 class RealTimeChunking:
     """`latest`, for chunks inpainted on the steps of the previous one (Black et al. 2025).
 
-    A chunk that was not inpainted, or is entered after its frozen steps, is blended with the previous one by the
-    same soft mask.
+    Guidance leaves a gap where the frozen steps end, a chunk that was not inpainted a wide one: the blend covers both.
     """
 
-    def __init__(self, schedule: str = "exponential") -> None:
-        prefix_weights(2, 0, 1, schedule)  # an unknown schedule shows now, not at the first late chunk
-        self._schedule = schedule
+    def __init__(self, schedule: str = "cosine", blend_s: float = 0.5) -> None:
+        prefix_weights(2, 0, 1, schedule)  # an unknown schedule shows now, not at the first chunk
+        self._blend = Blend(schedule=schedule, seconds=blend_s)
         self._inner = Latest()
         self._plan: ActionChunk | None = None
-        self.blended = 0
 
     def add(self, chunk: ActionChunk, now_ns: int) -> None:
-        """Enters the chunk by time, blended where it would not join by itself."""
-        entry = max(0, round(chunk.position(now_ns)))
-        late = entry > chunk.frozen_steps or chunk.frozen_steps == 0
-        if self._plan is not None and late and self._plan.end_ns > now_ns:
-            chunk = blend(self._plan, chunk, delay=entry, schedule=self._schedule)
-            self.blended += 1
-        self._plan = chunk
-        self._inner.add(chunk, now_ns)
+        """Enters the chunk by time."""
+        self._plan = self._blend.join(self._plan, chunk, now_ns)
+        self._inner.add(self._plan, now_ns)
 
     def step(self, now_ns: int) -> Step | None:
         """The step due now."""
@@ -179,11 +192,11 @@ def make_strategy(name: str, **params: Any) -> Strategy:
         raise ValueError(f"Strategy {name!r} does not take these parameters: {error}.") from error
 
 
-def prefix_weights(horizon: int, delay: int, end: int, schedule: str = "exponential") -> Float64[np.ndarray, " h"]:
+def prefix_weights(horizon: int, delay: int, end: int, schedule: str = "cosine") -> Float64[np.ndarray, " h"]:
     """How much each step of a new chunk is held to the previous chunk: 1 before `delay`, 0 from `end` on.
 
-    Between them, with c = (end - i) / (end - delay + 1): exponential c (e^c - 1) / (e - 1), linear c, ones 1, zeros 0.
-    Source: Black et al. 2025, equation 5, with end = H - s.
+    Between them, with c = (end - i) / (end - delay + 1): cosine (1 - cos(pi c)) / 2, exponential
+    c (e^c - 1) / (e - 1) (Black et al. 2025, equation 5, with end = H - s), linear c, ones 1, zeros 0.
 
     Raises:
         ValueError: the schedule is unknown.
@@ -193,18 +206,28 @@ def prefix_weights(horizon: int, delay: int, end: int, schedule: str = "exponent
     steps = np.arange(horizon)
     end = max(end, delay)
     c = np.clip((end - steps) / (end - delay + 1), 0.0, 1.0)
-    between = {"exponential": c * np.expm1(c) / np.expm1(1.0), "linear": c, "ones": np.ones(horizon)}
+    between = {
+        "cosine": (1.0 - np.cos(np.pi * c)) / 2.0,
+        "exponential": c * np.expm1(c) / np.expm1(1.0),
+        "linear": c,
+        "ones": np.ones(horizon),
+    }
     soft = between.get(schedule, np.zeros(horizon))
     return np.where(steps < delay, 1.0, np.where(steps < end, soft, 0.0))
 
 
-def blend(previous: ActionChunk, new: ActionChunk, delay: int, schedule: str = "exponential") -> ActionChunk:
-    """`new`, drawn to `previous` where they overlap: wholly before step `delay`, then less and less."""
+def blend(previous: ActionChunk, new: ActionChunk, entry: int, steps: int, schedule: str = "cosine") -> ActionChunk:
+    """`new`, drawn to `previous`: wholly before step `entry`, then less and less over `steps` steps.
+
+    Where `previous` has ended, the gap of its last step is kept on, so that a short overlap is no steeper. No value
+    leaves the range that both chunks span in its column.
+    """
     shift = round(previous.position(new.stamp_ns))
-    overlap = min(max(previous.horizon - shift, 0), new.horizon)
-    weights = prefix_weights(new.horizon, min(delay, overlap), overlap, schedule)
-    rows = np.clip(np.arange(new.horizon) + shift, 0, previous.horizon - 1)
-    mixed = weights[:, None] * previous.actions[rows] + (1.0 - weights[:, None]) * new.actions
+    rows = np.minimum(np.arange(new.horizon), previous.horizon - 1 - shift)
+    gap = previous.actions[rows + shift] - new.actions[rows]
+    weights = prefix_weights(new.horizon, entry, entry + steps, schedule)
+    both = np.concatenate([previous.actions, new.actions])
+    mixed = np.clip(new.actions + weights[:, None] * gap, both.min(axis=0), both.max(axis=0))
     return dataclasses.replace(new, actions=mixed)
 
 

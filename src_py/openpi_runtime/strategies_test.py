@@ -76,17 +76,17 @@ def test_temporal_ensemble_weighs_the_oldest_most() -> None:
     assert step.chunk_id == 2
 
 
-def test_rtc_leaves_an_inpainted_chunk_alone() -> None:
+def test_rtc_leaves_a_chunk_that_goes_on_with_the_plan_alone() -> None:
     strategy = make_strategy("rtc")
     strategy.add(make(1, 0, per_step=1.0), 0)
     play(strategy, 0, 4)
-    strategy.add(dataclasses.replace(make(2, 2, 2.0, 1.5), frozen_steps=3), 4 * PERIOD_NS)
-    assert play(strategy, 4, 6) == [5.0, 6.5]
+    strategy.add(dataclasses.replace(make(2, 2, 2.0, 1.0), frozen_steps=2), 4 * PERIOD_NS)
+    assert play(strategy, 4, 6) == [4.0, 5.0]
 
 
-@pytest.mark.parametrize("frozen_steps", [0, 1])
-def test_rtc_blends_a_chunk_that_is_not_inpainted_or_comes_too_late(frozen_steps: int) -> None:
-    strategy = make_strategy("rtc", schedule="linear")
+@pytest.mark.parametrize("frozen_steps", [0, 1, 4])
+def test_rtc_blends_whatever_does_not_join_by_itself(frozen_steps: int) -> None:
+    strategy = make_strategy("rtc", schedule="linear", blend_s=6 * PERIOD_NS / 1e9)
     strategy.add(make(1, 0), 0)
     play(strategy, 0, 4)
     strategy.add(dataclasses.replace(make(2, 0, 1.0), stamp_ns=1, frozen_steps=frozen_steps), 4 * PERIOD_NS)
@@ -117,19 +117,32 @@ def test_rtc_blends_of_blends_stay_continuous() -> None:
 def test_mask_hand_computed() -> None:
     linear = prefix_weights(10, 2, 6, "linear")
     assert linear == pytest.approx([1, 1, 0.8, 0.6, 0.4, 0.2, 0, 0, 0, 0])
-    soft = linear * np.expm1(linear) / np.expm1(1)
-    assert prefix_weights(10, 2, 6) == pytest.approx(soft)
+    assert prefix_weights(10, 2, 6, "exponential") == pytest.approx(linear * np.expm1(linear) / np.expm1(1))
+    assert prefix_weights(6, 2, 5)[2:] == pytest.approx([(2 + 2**0.5) / 4, 0.5, (2 - 2**0.5) / 4, 0])
     assert prefix_weights(10, 2, 6, "ones") == pytest.approx([1] * 6 + [0] * 4)
     assert prefix_weights(10, 2, 6, "zeros") == pytest.approx([1] * 2 + [0] * 8)
     assert prefix_weights(4, 6, 2) == pytest.approx([1, 1, 1, 1])
 
 
-def test_blend_equals_the_previous_chunk_before_the_delay() -> None:
+def test_blend_equals_the_previous_chunk_before_its_entry() -> None:
     previous, new = make(1, 0, per_step=1.0), make(2, 4, 100.0)
-    mixed = blend(previous, new, delay=3)
+    mixed = blend(previous, new, entry=3, steps=3)
     assert mixed.actions[:3, 0] == pytest.approx([4, 5, 6])
     assert mixed.actions[6:, 0] == pytest.approx(100.0)
     assert np.all(np.diff(mixed.actions[2:7, 0]) > 0)
+
+
+def test_blend_goes_on_beyond_the_end_of_the_previous_chunk() -> None:
+    previous, new = make(1, 0, 1.0), make(2, 7, 0.0)  # overlap in steps 0 to 2
+    mixed = blend(previous, new, entry=1, steps=5, schedule="linear")
+    assert mixed.actions[:, 0] == pytest.approx([1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0, 0, 0, 0])
+
+
+def test_blend_never_leaves_the_range_of_both_chunks() -> None:
+    previous, new = make(1, 0, 1.0), make(2, 7, 0.0, 0.25)  # the new one rises to 2.25 after the other's end
+    rising = np.clip(np.arange(10) / 4, 0, 1)[:, None]
+    mixed = blend(previous, dataclasses.replace(new, actions=rising), entry=1, steps=20)
+    assert mixed.actions.max() == 1.0
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -146,5 +159,5 @@ def test_errors_name_what_is_allowed() -> None:
         make_strategy("newest")
     with pytest.raises(ValueError, match="'latest' does not take these parameters"):
         make_strategy("latest", m=3)
-    with pytest.raises(ValueError, match="no mask schedule 'cubic'; allowed: exponential"):
+    with pytest.raises(ValueError, match="no mask schedule 'cubic'; allowed: cosine, exponential"):
         make_strategy("rtc", schedule="cubic")

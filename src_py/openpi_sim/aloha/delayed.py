@@ -175,7 +175,7 @@ class _Episode:
         if chunk is not None and now_ns - chunk.stamp_ns >= self._loop.delay_ns:
             self._pending = None
             self._executor.on_chunk(chunk, now_ns)
-            self._planner.answered(chunk, (now_ns - chunk.stamp_ns) / 1e9)
+            self._planner.answered(chunk, now_ns, (now_ns - chunk.stamp_ns) / 1e9)
 
 
 class NoisyExpert:

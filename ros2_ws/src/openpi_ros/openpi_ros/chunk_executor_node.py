@@ -177,7 +177,7 @@ def _strategy(robot: RobotSpec, params: dict[str, Any]) -> Strategy:
     settings: dict[str, dict[str, Any]] = {
         "open_loop": {"steps": params["executed_steps"] or robot.executed_steps},
         "temporal_ensemble": {"m": params["ensemble_m"]},
-        "rtc": {"schedule": params["mask_schedule"]},
+        "rtc": {"schedule": params["mask_schedule"], "blend_s": params["blend_time"]},
     }
     return make_strategy(params["strategy"], **settings.get(params["strategy"], {}))
 

@@ -17,15 +17,17 @@ from openpi_ros import diagnostics, lifecycle, qos
 from openpi_ros.backends import Backend, make_backend
 from openpi_ros.conversions import chunk_message
 from openpi_ros.recording import ObservationRecorder
-from openpi_ros.sensing import Sensing, SensingRules, policy_input
+from openpi_ros.sensing import STATE, Sensing, SensingRules, policy_input
 from openpi_ros.task_server import TaskServer
 from openpi_ros.visuals import Visuals
 from openpi_ros.worker import Worker
 from openpi_runtime.chunk import ActionChunk
 from openpi_runtime.latency import LatencyTracker
 from openpi_runtime.modes import Mode
+from openpi_runtime.relative import base_state
 from openpi_runtime.requests import Progress, RequestPlanner
 from openpi_runtime.robots import Camera, RobotSpec, load_robot
+from openpi_runtime.strategies import Blend
 from openpi_runtime.sync import Missing, Observation
 
 _CLOCK_JUMP_NS = 500_000_000
@@ -154,6 +156,7 @@ class PolicyNode(lifecycle.ManagedNode):
             interval_steps=self.params["request_interval"] or self._robot.executed_steps,
             guidance_weight=self.params["guidance_weight"],
             delay=None if delay < 0 else delay,
+            blend=Blend(schedule=self.params["mask_schedule"], seconds=self.params["blend_time"]),
         )
 
     def _consider(self) -> None:
@@ -188,7 +191,7 @@ class PolicyNode(lifecycle.ManagedNode):
         backend, arrived = self._backend, time.monotonic()
         assert backend is not None
         prompt, stamp_ns = self._prompt, observation.stamp_ns
-        fields = self._planner.ask(stamp_ns)
+        fields = self._planner.ask(stamp_ns, base_state(self._robot, observation.values[STATE]))
         self._chunk_id += 1
         chunk_id = self._chunk_id
 
@@ -231,7 +234,7 @@ class PolicyNode(lifecycle.ManagedNode):
     def _publish(self, chunk: ActionChunk, seconds: float) -> None:
         self._trouble = ""
         self._failures_in_a_row = 0
-        self._planner.answered(chunk, seconds)
+        self._planner.answered(chunk, self.get_clock().now().nanoseconds, seconds)
         if self._active:
             self._chunks.publish(chunk_message(chunk, self.params["frame_id"]))
             self._visuals.show(chunk)
