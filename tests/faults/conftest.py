@@ -107,7 +107,8 @@ class World:
     def start_executor(self, **parameters: Any) -> None:
         """Starts the executor's process and waits until it reports."""
         seen = len(self.states)
-        self.start("chunk_executor_node", **({"chunk_topic": "stub/action_chunk"} | parameters))
+        settings = {"chunk_topic": "stub/action_chunk", "controller": "joint_trajectory"} | parameters
+        self.start("chunk_executor_node", **settings)
         self.wait(lambda: len(self.states) > seen, START_TIMEOUT_S, "the executor reports")
 
     def kill(self, module: str) -> float:

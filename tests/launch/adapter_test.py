@@ -82,7 +82,8 @@ def test_the_real_robot_has_no_simulator_and_wall_time(adapter: ModuleType) -> N
     nodes = started(adapter, sim="false", policy="hold")
     assert [node.options["executable"] for node in nodes] == ["openpi_policy_node", "chunk_executor_node"]
     values = nodes[1].options["parameters"][-1]
-    assert values["controller"].arguments == ("interbotix",)
+    assert "controller" not in values  # the one of the robot's description
+    assert (values["simulated"], values["dry_run"]) == (False, False)
     assert values["use_sim_time"] is False
 
 

@@ -83,7 +83,7 @@ def test_what_is_executed_equals_offline_inference(start, tmp_path, domain, monk
     start("openpi_ros.aloha_sim_node", "--ros-args", "-p", "camera_hz:=5.0")
     local = ("-p", "backend:=local", "-p", "config:=pi0_aloha_sim_small", "-p", f"record:={records}")
     policy = start("openpi_ros.openpi_policy_node", "--ros-args", *simulated, *local)
-    start("openpi_ros.chunk_executor_node", "--ros-args", *simulated)
+    start("openpi_ros.chunk_executor_node", "--ros-args", *simulated, "-p", "controller:=joint_trajectory")
     policy.wait_for_text("Ready: backend local", 120)
     with PolicyCommander(use_sim_time=True) as commander:
         commands = Commands(commander)

@@ -157,6 +157,18 @@ COMMON = (
     Argument(name="host", default="127.0.0.1", description="policy:=remote: the policy server's host."),
     Argument(name="port", default="8000", check=_port, description="policy:=remote: the policy server's port."),
     Argument(
+        name="controller",
+        default="",
+        description="Kind of controller that gets the commands; empty: the simulator's, or the one that the robot's "
+        "description names.",
+    ),
+    Argument(
+        name="dry_run",
+        default="false",
+        choices=BOOLEANS,
+        description="Publish commands on shadow topics below dry_run/: nothing reaches a controller.",
+    ),
+    Argument(
         name="rviz",
         default="false",
         choices=BOOLEANS,
@@ -203,7 +215,13 @@ def _policy_and_executor(robot: str, controller: str, files: tuple[Path, ...], v
         port=int(values["port"]),
         strategy=values["strategy"],
     )
-    executor = {"robot": robot, "strategy": values["strategy"], "controller": controller}
+    executor = _filled(
+        robot=robot,
+        strategy=values["strategy"],
+        controller=values["controller"] or controller,
+        simulated=values.get("sim", "true") == "true",
+        dry_run=values["dry_run"] == "true",
+    )
     return [
         Process(package="openpi_ros", executable="openpi_policy_node", parameters=policy, parameter_files=files),
         Process(package="openpi_ros", executable="chunk_executor_node", parameters=executor, parameter_files=files),
@@ -245,7 +263,7 @@ def _aloha(values: Values) -> list[Process]:
     simulator = Process(package="openpi_ros", executable="aloha_sim_node", parameter_files=files)
     return [
         *([simulator] if simulated else []),
-        *_policy_and_executor(values["robot"], "joint_trajectory" if simulated else "interbotix", files, values),
+        *_policy_and_executor(values["robot"], "joint_trajectory" if simulated else "", files, values),
         *_extras("aloha", values["robot"], values),
     ]
 

@@ -33,7 +33,13 @@ _IMAGE = (480, 640)
 _START_S = 180.0  # compiling the policy on a busy machine
 _HOME = np.array([0.0, -0.96, 1.16, 0.0, -0.3, 0.0, 0.5] * 2)
 # Random weights command nonsense: it is clamped, and does not end in HOLD.
-_LENIENT = {"limit_tolerance": 1.0, "velocity_strikes": 100, "max_step": 10.0, "autorun": True}
+_LENIENT = {
+    "controller": "joint_trajectory",
+    "limit_tolerance": 1.0,
+    "velocity_strikes": 100,
+    "max_step": 10.0,
+    "autorun": True,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from openpi_ros.conversions import chunk_from_message, time_ns, to_time
 from openpi_ros.outputs import RobotOutput
 from openpi_ros.tick_statistics import TickStatistics
 from openpi_ros.ticker import Ticker
+from openpi_runtime.briefing import briefing
 from openpi_runtime.executor import Executor, ExecutorRules, TickResult
 from openpi_runtime.kinematics import EndEffectors, Kinematics, command_limits
 from openpi_runtime.modes import Mode
@@ -45,7 +46,8 @@ class ChunkExecutorNode(lifecycle.ManagedNode):
         self._statistics = TickStatistics()
         self._mode = Mode.IDLE
         self._ticker: Ticker | None = None
-        self._output = RobotOutput(self, self._robot, self.params["controller"])
+        self._output = self._make_output()
+        self.resources.callback(self._output.close)
         self._state = self.create_publisher(ExecutorState, "~/state", qos.STATE)
         self.create_subscription(ActionChunk, self.params["chunk_topic"], self._on_chunk, qos.CHUNK)
         for topic in self._executor.joint_topics:
@@ -61,11 +63,21 @@ class ChunkExecutorNode(lifecycle.ManagedNode):
         ticker, self._ticker = self._ticker, None
         if ticker is not None:
             ticker.stop()
+            self._output.stop()
         with self._lock:
             self._executor.run(active and self.params["autorun"])
         if active:
             self._ticker = Ticker(cast(ROSClock, self.get_clock()), self._robot.period_ns, self._tick)
             self._ticker.start()
+
+    def _make_output(self) -> RobotOutput:
+        """The way to the controllers; says what will be commanded, and within which limits."""
+        controller = self.params["controller"] or self._robot.controller
+        kind = {"simulated": self.params["simulated"], "dry_run": self.params["dry_run"]}
+        limits, rules = self._executor.limits, self._executor.rules
+        output = RobotOutput(self, self._robot, limits, controller, **kind)
+        self.get_logger().info(briefing(self._robot, limits, rules, controller=controller, names=output.names, **kind))
+        return output
 
     def _listen(self, topic: str) -> None:
         def on_joint_state(message: JointState) -> None:
@@ -101,7 +113,9 @@ class ChunkExecutorNode(lifecycle.ManagedNode):
                 decide = self._executor.tick if due else self._executor.watch
                 result = decide(now_ns, monotonic_ns)
             if result.command is not None and result.velocity is not None:
-                self._output.publish(result.command, result.velocity)
+                self._output.publish(result.command, result.velocity, result.measured)
+            elif due or result.mode is not Mode.RUNNING:
+                self._output.stop()
             if due:
                 self._statistics.ticked(late_ns, result.chunk_id, time.monotonic_ns() - monotonic_ns)
             self._publish_state(now_ns, result, late_ns)

@@ -21,6 +21,7 @@ from openpi_ros.backends import Backend, make_backend
 from openpi_ros.outputs import RobotOutput
 from openpi_ros.parameters import load_specs
 from openpi_ros.sensing import Sensing, SensingRules, policy_input
+from openpi_runtime.kinematics import Kinematics, command_limits
 from openpi_runtime.robots import load_robot
 from openpi_runtime.sync import Missing
 
@@ -49,7 +50,8 @@ def run(seconds: float, config: str) -> dict[str, list[float]]:
     cameras = [camera for camera in robot.cameras if camera.required]
     rules = SensingRules(camera_max_age_ns=_AGE_NS, joint_max_age_ns=_AGE_NS, max_skew_ns=100_000_000)
     sensing = Sensing(node, robot, cameras, rules, lambda: None)
-    output = RobotOutput(node, robot, "joint_trajectory")
+    limits = command_limits(robot, Kinematics.from_file(robot.urdf_path))
+    output = RobotOutput(node, robot, limits, "joint_trajectory", simulated=True)
     defaults = {name: spec.default for name, spec in load_specs("openpi_policy_node").items()}
     params = defaults | {"config": config, "strategy": "open_loop"}
     policy = _Timed(make_backend("local", node, params, robot))
@@ -70,8 +72,8 @@ def run(seconds: float, config: str) -> dict[str, list[float]]:
         now_ns = node.get_clock().now().nanoseconds
         observation = sensing.observe(now_ns, now_ns)
         if not isinstance(observation, Missing):
-            last = np.asarray(broker.infer(policy_input(observation, "go"))["actions"], np.float64)
-        output.publish(last, np.zeros_like(last))
+            last = np.asarray(broker.infer(policy_input(robot.observation, observation, "go"))["actions"], np.float64)
+        output.publish(last, np.zeros_like(last), None)
         if policy.seconds:
             around.append((time.monotonic() - begun - policy.seconds) * 1e3)
         due = max(due + period, time.monotonic())  # like the published loop: what is lost is lost
