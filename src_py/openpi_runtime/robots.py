@@ -10,6 +10,7 @@ from typing import TypeVar
 from openpi_runtime import located_yaml, paths
 from openpi_runtime.grippers import Gripper, Span, parse_gripper, parse_span
 from openpi_runtime.located_yaml import Entry, SpecError
+from openpi_runtime.observations import ObservationLayout, parse_layout, plain_layout
 
 # Kind of controller -> the fields it needs, and those it may have.
 CONTROLLERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -24,7 +25,10 @@ UNITS = ("rad", "m", "rad/s", "m/s", "gripper", "none")
 KINDS = ("absolute", "relative", "velocity", "delta")
 POSE_AXES = ("x", "y", "z", "rx", "ry", "rz")
 """Coordinates of an end effector's pose: position [m], orientation as axis-angle [rad]."""
-_OPTIONAL = ("description", "default_prompt", "gripper_convention", "limits", "rest", "velocity_step", "controller")
+_OPTIONAL = (
+    *("description", "default_prompt", "gripper_convention", "limits", "rest", "velocity_step", "controller"),
+    "observation",
+)
 
 Named = TypeVar("Named", "Group", "Camera", "Column")
 
@@ -106,6 +110,7 @@ class RobotSpec:
 
     Attributes:
         controller: kind of controller that commands the real robot, one of those of every group.
+        observation: how a policy is sent the cameras and the state.
         rest: a state [n] in which the robot stands safely, in the order of the state columns; zeros if not given.
         velocity_step: displacement in rad that a "velocity" of 1 asks for in one control step; 0 without such columns.
     """
@@ -124,6 +129,7 @@ class RobotSpec:
     limits: LimitRules
     rest: tuple[float, ...]
     controller: str
+    observation: ObservationLayout
     velocity_step: float = 0.0
 
     @property
@@ -197,20 +203,13 @@ def load_robot(name_or_path: str | Path) -> RobotSpec:
 def _parse(path: Path, _modified: int) -> RobotSpec:
     top = located_yaml.load(path).mapping(
         required=("name", "rate_hz", "executed_steps", "urdf", "groups", "cameras", "state", "action"),
-        optional=(
-            "description",
-            "default_prompt",
-            "gripper_convention",
-            "limits",
-            "rest",
-            "velocity_step",
-            "controller",
-        ),
+        optional=_OPTIONAL,
     )
     groups = _unique(tuple(_group(entry) for entry in top["groups"].items()), top["groups"])
     state = _columns(top["state"], groups)
     action = _commanded(_columns(top["action"], groups, commanded=True), top["action"], groups)
     _check_relative(action, state, top["action"])
+    cameras = _unique(tuple(_camera(entry) for entry in top["cameras"].items()), top["cameras"])
     convention = parse_span(top["gripper_convention"]) if "gripper_convention" in top else Span(closed=0.0, open=1.0)
     return RobotSpec(
         name=top["name"].text(),
@@ -221,12 +220,13 @@ def _parse(path: Path, _modified: int) -> RobotSpec:
         default_prompt=_text(top, "default_prompt"),
         gripper_convention=convention,
         groups=groups,
-        cameras=_unique(tuple(_camera(entry) for entry in top["cameras"].items()), top["cameras"]),
+        cameras=cameras,
         state=state,
         action=action,
         limits=_limits(top["limits"]) if "limits" in top else LimitRules(),
         rest=_rest(top, len(state)),
         controller=_chosen_controller(top, groups),
+        observation=_observation(top, cameras, state),
         velocity_step=_velocity_step(top, action),
     )
 
@@ -250,6 +250,12 @@ def _chosen_controller(top: dict[str, Entry], groups: tuple[Group, ...]) -> str:
     if not shared:
         raise top["groups"].error(f"share no controller; allowed: one of {', '.join(CONTROLLERS)} in every group")
     return top["controller"].text(shared) if "controller" in top else shared[0]
+
+
+def _observation(top: dict[str, Entry], cameras: tuple[Camera, ...], state: tuple[Column, ...]) -> ObservationLayout:
+    if "observation" in top:
+        return parse_layout(top["observation"], cameras, state)
+    return plain_layout(cameras, state)
 
 
 def _velocity_step(top: dict[str, Entry], action: tuple[Column, ...]) -> float:

@@ -190,13 +190,13 @@ class PolicyNode(lifecycle.ManagedNode):
     def _ask(self, observation: Observation) -> None:
         backend, arrived = self._backend, time.monotonic()
         assert backend is not None
-        prompt, stamp_ns = self._prompt, observation.stamp_ns
+        prompt, stamp_ns, layout = self._prompt, observation.stamp_ns, self._robot.observation
         fields = self._planner.ask(stamp_ns, base_state(self._robot, observation.values[STATE]))
         self._chunk_id += 1
         chunk_id = self._chunk_id
 
         def infer() -> _Answer:
-            obs = policy_input(observation, prompt) | fields
+            obs = policy_input(layout, observation, prompt) | fields
             started = time.monotonic()
             result = backend.infer(obs)
             answer = _Answer(result=result, seconds=time.monotonic() - started, waited_s=started - arrived)

@@ -10,8 +10,10 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from openpi_ros import qos
+from openpi_ros.backends.base import MEASURED, STAMP
 from openpi_ros.conversions import compressed_array, image_array, time_ns
 from openpi_runtime.joints import JointMerger
+from openpi_runtime.observations import ObservationLayout
 from openpi_runtime.robots import Camera, RobotSpec
 from openpi_runtime.sync import Gap, Missing, Observation, ObservationSync, Stream
 
@@ -147,23 +149,19 @@ def _gaps(sample: object) -> tuple[Gap, ...]:
     return sample.gaps if isinstance(sample, Missing) else ()
 
 
-def policy_input(observation: Observation, prompt: str) -> dict:
-    """An observation as a policy takes it, no pixel copied.
-
-    Returns:
-        "state" [S], "images" {camera: uint8 [3, H, W]}, "prompt" and "stamp_ns", the time it is for.
+def policy_input(layout: ObservationLayout, observation: Observation, prompt: str) -> dict:
+    """An observation as a backend takes it (`backends.base.Backend.infer`), no pixel copied.
 
     Raises:
         ValueError: an image has an encoding or a size that cannot be read; names the camera.
     """
-    images = {name: _pixels(name, value) for name, value in observation.values.items() if name != STATE}
+    pictures = {name: _picture(name, value) for name, value in observation.values.items() if name != STATE}
     state: np.ndarray = observation.values[STATE]
-    return {"state": state, "images": images, "prompt": prompt, "stamp_ns": observation.stamp_ns}
+    return layout.observation(state, pictures, prompt) | {STAMP: observation.stamp_ns, MEASURED: state}
 
 
-def _pixels(camera: str, message: Image | CompressedImage) -> np.ndarray:
+def _picture(camera: str, message: Image | CompressedImage) -> np.ndarray:
     try:
-        image = compressed_array(message) if isinstance(message, CompressedImage) else image_array(message)
+        return compressed_array(message) if isinstance(message, CompressedImage) else image_array(message)
     except ValueError as error:
         raise ValueError(f"Camera '{camera}': {error}") from error
-    return image.transpose(2, 0, 1)

@@ -6,9 +6,10 @@ import pathlib
 import tyro
 
 from openpi import transforms
-from openpi.models import gemma, model, pi0_config, siglip
+from openpi.models import model, pi0_config
 from openpi.policies import aloha_policy
 from openpi.training import data_config, weight_loaders
+from openpi.training.configs import small
 from openpi.training.data_config import AssetsConfig, DataConfig
 from openpi.training.train_config import TrainConfig
 
@@ -93,19 +94,9 @@ def _pen_uncap(name: str, base: str) -> TrainConfig:
 
 def _sim_small() -> TrainConfig:
     """A pi0 of under a million parameters on the simulated ALOHA: same path and sizes of input, any computer."""
-    transformer = gemma.Config(width=64, depth=2, mlp_dim=128, num_heads=4, num_kv_heads=1, head_dim=16)
     return TrainConfig(
         name="pi0_aloha_sim_small",
-        model=pi0_config.Pi0Config(
-            action_dim=14,
-            action_horizon=50,
-            max_token_len=32,
-            dtype="float32",
-            paligemma_variant=transformer,
-            action_expert_variant=transformer,
-            vision_variant=siglip.Config(width=64, depth=2, mlp_dim=128, num_heads=4, patch_size=(28, 28)),
-            vocab_size=2048,
-        ),
+        model=small.pi0(action_dim=14, action_horizon=50),
         data=LeRobotAlohaDataConfig(
             repo_id="lerobot/aloha_sim_transfer_cube_human",
             default_prompt="Transfer cube",

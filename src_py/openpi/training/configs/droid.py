@@ -8,6 +8,7 @@ from openpi import transforms
 from openpi.models import model, pi0_config, pi0_fast
 from openpi.policies import droid_policy
 from openpi.training import data_config, optimizer, weight_loaders
+from openpi.training.configs import small
 from openpi.training.data_config import AssetsConfig, DataConfig, DroidActionSpace, RLDSDataset
 from openpi.training.train_config import TrainConfig
 
@@ -118,6 +119,11 @@ CONFIGS = [
     _released("pi0_droid", pi0_config.Pi0Config(action_horizon=10)),
     _released("pi0_fast_droid", pi0_fast.Pi0FASTConfig(action_dim=8, action_horizon=10)),
     _released("pi05_droid", pi0_config.Pi0Config(action_horizon=15, pi05=True)),
+    TrainConfig(
+        name="pi0_droid_small",
+        model=small.pi0(action_dim=8, action_horizon=10),
+        data=dataclasses.replace(serving_data(), tokenizer_path=data_config.SMALL_TOKENIZER),
+    ),
     TrainConfig(
         name="pi0_fast_full_droid_finetune",
         model=pi0_fast.Pi0FASTConfig(action_dim=8, action_horizon=16, max_token_len=180),

@@ -7,6 +7,7 @@ from openpi import transforms
 from openpi.models import model, pi0_config, pi0_fast
 from openpi.policies import libero_policy
 from openpi.training import data_config, optimizer, weight_loaders
+from openpi.training.configs import small
 from openpi.training.data_config import DataConfig
 from openpi.training.train_config import TrainConfig
 
@@ -89,6 +90,14 @@ CONFIGS = [
         weight_loader=_base_weights("pi0_fast_base"),
         freeze_filter=_FAST_LORA.get_freeze_filter(),
         ema_decay=None,
+    ),
+    TrainConfig(
+        name="pi0_libero_small",
+        model=small.pi0(action_dim=8, action_horizon=10),
+        data=dataclasses.replace(_libero(extra_delta_transform=False), tokenizer_path=data_config.SMALL_TOKENIZER),
+        batch_size=8,
+        num_train_steps=2_000,
+        wandb_enabled=False,
     ),
     TrainConfig(
         name="pi05_libero",

@@ -1,6 +1,10 @@
 """What the policy node asks of whatever computes its chunks."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
+
+STAMP, MEASURED = "stamp_ns", "measured"
+"""Keys of an observation that are for backends only: its time, and the state [S] in the robot description's order."""
 
 
 class BackendError(RuntimeError):
@@ -12,7 +16,7 @@ class Backend(Protocol):
 
     Attributes:
         metadata: what the policy says about itself (a server's greeting, a config's `policy_metadata`).
-        uses_images: whether `infer` reads "images"; the node subscribes to no camera where it does not.
+        uses_images: whether `infer` reads pictures; the node subscribes to no camera where it does not.
     """
 
     metadata: dict[str, Any]
@@ -22,9 +26,9 @@ class Backend(Protocol):
         """Computes one chunk; may block for as long as its own time limit allows.
 
         Args:
-            obs: "state" [S] float64 in robot units, "images" {camera: uint8 [3, H, W]}, "prompt" str, "stamp_ns" (the
-                time the chunk begins at); for real-time
-                chunking also the keys `rtc/...` of `openpi.policies.rtc`, which a backend may ignore.
+            obs: what the robot's policies are sent (`openpi_runtime.observations`), the keys `STAMP` (the time the
+                chunk begins at) and `MEASURED`, and for real-time chunking the keys `rtc/...` of
+                `openpi.policies.rtc`, which a backend may ignore.
 
         Returns:
             "actions" [H, D] in robot units, where known "policy_timing" {"infer_ms"} and "rtc/frozen_steps".
@@ -41,3 +45,8 @@ class Backend(Protocol):
     def close(self) -> None:
         """Releases what the backend holds. Called once, after the last `infer`."""
         ...
+
+
+def for_policy(obs: Mapping[str, Any]) -> dict[str, Any]:
+    """The observation without what is for backends only."""
+    return {key: value for key, value in obs.items() if key not in (STAMP, MEASURED)}

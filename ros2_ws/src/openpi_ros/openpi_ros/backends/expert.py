@@ -10,7 +10,7 @@ from rclpy.node import Node
 from std_msgs.msg import UInt32
 
 from openpi_ros import qos, sim_messages
-from openpi_ros.backends.base import BackendError
+from openpi_ros.backends.base import STAMP, BackendError
 from openpi_ros.conversions import time_ns
 from openpi_runtime.robots import RobotSpec
 
@@ -47,7 +47,7 @@ class ExpertBackend:
         node.create_subscription(ExecutorState, "chunk_executor_node/state", self._on_state, qos.STATE)
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
-        stamp_ns = obs["stamp_ns"]
+        stamp_ns = obs[STAMP]
         with self._lock:
             objects, episode = self._objects, self._episode
             if episode == self._planned_episode and not self._begun:

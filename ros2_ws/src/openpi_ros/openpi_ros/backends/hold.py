@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from rclpy.node import Node
 
+from openpi_ros.backends.base import MEASURED
 from openpi_runtime.robots import RobotSpec
 
 
@@ -24,7 +25,7 @@ class HoldBackend:
         self._horizon: int = params["horizon"]
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
-        return {"actions": np.tile(obs["state"], (self._horizon, 1)), "policy_timing": {"infer_ms": 0.0}}
+        return {"actions": np.tile(obs[MEASURED], (self._horizon, 1)), "policy_timing": {"infer_ms": 0.0}}
 
     def reset(self) -> None:
         """Nothing to forget."""

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from rclpy.node import Node
 
-from openpi_ros.backends.base import BackendError
+from openpi_ros.backends.base import BackendError, for_policy
 from openpi_runtime.robots import RobotSpec
 
 IMAGE_SIZE = 224  # what policies see; larger pictures only cost bandwidth
@@ -38,7 +38,7 @@ class RemoteBackend:
             if self._client is None:
                 self._client = self._connect()
                 self._check(self._client.get_server_metadata())
-            return self._client.infer(_small(obs))
+            return self._client.infer(self._small(obs))
         except PolicyClientError as error:
             raise BackendError(f"policy server {self._address}: {error}") from error
 
@@ -70,14 +70,11 @@ class RemoteBackend:
                 )
         self._logger.info(f"Connected to policy server {self._address}.")
 
+    def _small(self, obs: dict[str, Any]) -> dict[str, Any]:
+        """The observation as it is sent: pictures of 224 x 224, without what is only for this process."""
+        from openpi_client import image_tools
 
-def _small(obs: dict[str, Any]) -> dict[str, Any]:
-    """The observation as it is sent: pictures [3, 224, 224], without what is only for this process."""
-    from openpi_client import image_tools
+        def shrink(picture: np.ndarray) -> np.ndarray:
+            return image_tools.resize_with_pad(picture, IMAGE_SIZE, IMAGE_SIZE)
 
-    def shrink(image: np.ndarray) -> np.ndarray:
-        resized = image_tools.resize_with_pad(image.transpose(1, 2, 0), IMAGE_SIZE, IMAGE_SIZE)
-        return np.ascontiguousarray(resized.transpose(2, 0, 1))
-
-    images = {name: shrink(image) for name, image in obs["images"].items()}
-    return {key: value for key, value in obs.items() if key != "stamp_ns"} | {"images": images}
+        return self._robot.observation.with_pictures(for_policy(obs), shrink)
