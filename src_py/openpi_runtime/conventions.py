@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Float64
 
 from openpi_runtime.robots import RobotSpec
 from openpi_runtime.safety import Vector
@@ -39,3 +40,27 @@ class ActionConvention:
         for index, threshold in self._binary:
             target[index] = self._ends[int(action[index] > threshold)]
         return target
+
+    def slowed(self, target: Vector, measured: Vector, last: Vector, reach: Vector) -> Vector:
+        """The target [d], or one nearer to the measured position where a velocity column cannot get so far in a step.
+
+        DROID's convention lets a joint move 0.2 rad in 1/15 s, which is 3 rad/s and more than a Panda's joints can do.
+        All velocity columns shrink by the same share, so that the direction of motion stays, until each is within
+        `reach` [d] of the last command. The target itself is returned where nothing has to shrink.
+        """
+        columns = self._velocity & (target != measured)
+        move, lag = (target - measured)[columns], (measured - last)[columns]
+        share = np.min((reach[columns] - np.sign(move) * lag) / np.abs(move), initial=1.0)
+        if not share < 1.0:  # a NaN is not for this method to hide
+            return target
+        result = target.copy()
+        result[columns] = measured[columns] + max(0.0, float(share)) * move
+        return result
+
+    def path(self, actions: Float64[np.ndarray, "h d"], measured: Vector) -> Float64[np.ndarray, "h d"]:
+        """The targets of a chunk whose every step leads to where it is to lead, begun at the measured positions."""
+        targets = []
+        for action in actions:
+            measured = self.target(action, measured)
+            targets.append(measured)
+        return np.stack(targets)

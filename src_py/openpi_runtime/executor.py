@@ -24,6 +24,7 @@ from openpi_runtime.strategies import Strategy
 from openpi_runtime.sync import Missing
 
 NO_CHUNK = "no chunk"
+SLOWED = "joint velocities slowed together to their limits"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -260,17 +261,19 @@ class Executor:
             self._ramp.start()
             self._held = self._anchor(measured)
         last = self.limits.clip(measured) if self._held is None else self._held
-        target = self._convention.target(step.action, measured)
+        wanted = self._convention.target(step.action, measured)
+        target = self._convention.slowed(wanted, measured, last, self.limits.velocity * self._period_s)
         verdict = self._filter.check(self._ramp.step(last, target), last)
         if verdict.outcome is Outcome.HOLD:
             self._machine.handle(Event.LIMIT, verdict.reason)
-            return self._hold(target)
-        if verdict.outcome is Outcome.CLAMP:
+            return self._hold(wanted)
+        clamps = [SLOWED] * (target is not wanted) + [verdict.reason] * (verdict.outcome is Outcome.CLAMP)
+        if clamps:
             self.clamped_ticks += 1
-            self.last_clamp = verdict.reason
+            self.last_clamp = "; ".join(clamps)
         self._held = np.where(self.limits.delta, 0.0, verdict.command)
         self._step, self._started = step, True
-        return self._result(verdict.command, (verdict.command - last) / self._period_s, target, measured)
+        return self._result(verdict.command, (verdict.command - last) / self._period_s, wanted, measured)
 
     def _anchor(self, measured: Vector) -> Vector:
         """Where a ramp starts: the held command while the robot is near it, else where the robot is."""

@@ -75,7 +75,7 @@ def parse_layout(entry: Entry, cameras: Sequence[Named], columns: Sequence[Named
     layout = fields["image_layout"].text(IMAGE_LAYOUTS)
     names = tuple(camera.name for camera in cameras)
     taken: list[Key] = [("prompt",)]
-    images = {}
+    images: dict[str, Key] = {}
     for item in fields["images"].items():
         image = item.mapping(required=("camera", "key"))
         camera = image["camera"].text(names)
@@ -88,7 +88,7 @@ def parse_layout(entry: Entry, cameras: Sequence[Named], columns: Sequence[Named
 
 def plain_layout(cameras: Sequence[Named], columns: Sequence[Named]) -> ObservationLayout:
     """What a description without the section means: "state", and "images" by camera, channels first."""
-    images = {camera.name: ("images", camera.name) for camera in cameras}
+    images: dict[str, Key] = {camera.name: ("images", camera.name) for camera in cameras}
     return ObservationLayout(image_layout="chw", images=images, state=((("state",), tuple(range(len(columns)))),))
 
 
