@@ -13,7 +13,7 @@ from rclpy.clock import ROSClock
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
-from openpi_ros import diagnostics, lifecycle, qos
+from openpi_ros import diagnostics, lifecycle, qos, realtime
 from openpi_ros.conversions import chunk_from_message, time_ns, to_time
 from openpi_ros.outputs import RobotOutput
 from openpi_ros.tick_statistics import TickStatistics
@@ -28,6 +28,8 @@ from openpi_runtime.strategies import Strategy, make_strategy
 
 # The default of 5 ms would let another Python thread delay a tick by as much.
 _SWITCH_INTERVAL_S = 0.0005
+# Of every thread but the tick's: one that is put off while it holds the interpreter's lock would put off the tick.
+_PRIORITY = 10
 _LOG_PERIOD_S = 1.0
 
 
@@ -227,6 +229,7 @@ def _workspace(corners: Sequence[float]) -> Box | None:
 def main(args: Sequence[str] | None = None) -> int:
     """The process `chunk_executor_node`."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    realtime.prefer(_PRIORITY)
     return lifecycle.run(ChunkExecutorNode, args)
 
 

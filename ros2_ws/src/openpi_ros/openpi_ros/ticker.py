@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 import time
 from typing import Protocol
@@ -11,7 +9,9 @@ from typing import Protocol
 from rclpy.clock import JumpThreshold, ROSClock
 from rclpy.duration import Duration
 
-_PRIORITY = 20  # of the real-time scheduler
+from openpi_ros import realtime
+
+_PRIORITY = 20  # of the real-time scheduler, above all other threads of a node
 # Wall time after which there is a look although the clock has not reached its deadline: it may stand.
 _LOOK_S = 0.05
 # A simulated clock whose period is rounded differently by a nanosecond still meets its deadlines.
@@ -69,8 +69,7 @@ class Ticker:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError):  # allowed to few users; without it a busy machine delays ticks more
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
+        realtime.prefer(_PRIORITY)
         deadline = self._after(self._now())
         while True:
             with self._changed:
