@@ -41,6 +41,13 @@ class ActionConvention:
             target[index] = self._ends[int(action[index] > threshold)]
         return target
 
+    def action(self, target: Vector, measured: Vector) -> Vector:
+        """The action [d] that `target` makes of a command [d], as far as velocities up to 1 reach."""
+        action = np.array(target, dtype=np.float64)
+        if self._velocity.any():
+            action[self._velocity] = (target - measured)[self._velocity] / self._step
+        return action
+
     def slowed(self, target: Vector, measured: Vector, last: Vector, reach: Vector) -> Vector:
         """The target [d], or one nearer to the measured position where a velocity column cannot get so far in a step.
 

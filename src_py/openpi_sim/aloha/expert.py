@@ -6,7 +6,6 @@ so that commands start and end every move at rest and stay far below the arms' v
 """
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -15,12 +14,11 @@ from jaxtyping import Float
 from openpi_sim.aloha import arms
 from openpi_sim.aloha.world import CONTROL_PERIOD_NS, AlohaWorld
 from openpi_sim.inverse_kinematics import ArmSolver
+from openpi_sim.motion import minimum_jerk
 
 OPEN, CLOSED = 0.95, 0.1
 TOP_SPEED = 2.0
 """In rad/s and gripper units a second: two thirds of what the arms can do. Moves that would be faster take longer."""
-
-_PEAK_OVER_MEAN_SPEED = 1.875  # of a minimum-jerk move
 
 
 def _axes(approach: Sequence[float], across: Sequence[float]) -> Float[np.ndarray, "3 3"]:
@@ -126,7 +124,9 @@ class Expert:
         pieces = []
         for move in self._script(objects):
             goal = self._goal(move, here)
-            pieces.append(_minimum_jerk(here, goal, move.seconds))
+            pieces.append(
+                minimum_jerk(here, goal, seconds=move.seconds, top_speed=TOP_SPEED, period_ns=CONTROL_PERIOD_NS)
+            )
             here = goal
         return np.concatenate(pieces)
 
@@ -145,13 +145,3 @@ def arm_solver(world: AlohaWorld, side: str) -> ArmSolver:
     prefix = f"vx300s_{side}/"
     joints = [prefix + joint for joint in arms.ARM_JOINTS]
     return ArmSolver(world.model, name=side, body=prefix + "gripper_link", joints=joints, grasp_point=arms.GRASP_POINT)
-
-
-def _minimum_jerk(
-    start: Float[np.ndarray, "14"], goal: Float[np.ndarray, "14"], seconds: float
-) -> Float[np.ndarray, "steps 14"]:
-    """From after `start` up to `goal`, at rest at both ends, in `seconds` or as long as `TOP_SPEED` asks for."""
-    seconds = max(seconds, _PEAK_OVER_MEAN_SPEED * float(np.abs(goal - start).max()) / TOP_SPEED)
-    steps = math.ceil(seconds * 1e9 / CONTROL_PERIOD_NS)
-    s = np.arange(1, steps + 1)[:, None] / steps
-    return start + (goal - start) * (10 * s**3 - 15 * s**4 + 6 * s**5)

@@ -1,20 +1,21 @@
 """Scripted expert: reach for the cube that the prompt names, grasp it, lift it."""
 
-import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from openpi_sim.franka import panda
-from openpi_sim.franka.world import CONTROL_HZ, CUBES, FrankaWorld
+from openpi_sim.franka.world import CUBES, FrankaWorld
 from openpi_sim.inverse_kinematics import ArmSolver
+from openpi_sim.motion import minimum_jerk
+from openpi_sim.world import Pose
 
 OPEN, CLOSED = 0.0, 1.0
 TOP_SPEED = 1.0
 """In rad/s: half of what the slowest joint can do. Moves that would be faster take longer."""
 
-_PEAK_OVER_MEAN_SPEED = 1.875  # of a minimum-jerk move
 _FINGERTIPS = np.array([0.0, 0.0, 0.1034])  # in the hand's frame
 _HAND_DOWN = np.diag([1.0, -1.0, -1.0])
 _HOVER_M, _GRASP_M, _LIFT_M = 0.16, 0.02, 0.25
@@ -44,7 +45,7 @@ class Expert:
         )
 
     def plan(
-        self, objects: dict[str, Float[np.ndarray, "7"]], prompt: str, start: Float[np.ndarray, "8"]
+        self, objects: Mapping[str, Pose], prompt: str, start: Float[np.ndarray, "8"]
     ) -> Float[np.ndarray, "steps 8"]:
         """Joint commands at 15 Hz from `start` to the cube of the prompt in the air.
 
@@ -58,7 +59,7 @@ class Expert:
             UnreachableError: the cube lies where the arm cannot take it.
         """
         x, y, _ = objects[cube_of(prompt)][:3]
-        here = np.append(start[:7], OPEN)
+        here = start[:7]
         pieces = []
         for seconds, height, gripper in (
             (1.6, _HOVER_M, OPEN),
@@ -67,29 +68,8 @@ class Expert:
             (1.4, _LIFT_M, CLOSED),
             (0.6, _LIFT_M, CLOSED),
         ):
-            arm = self._solver.solve(np.array([x, y, height]), _HAND_DOWN, here[:7])
-            goal = np.append(arm, gripper)
-            pieces.append(_minimum_jerk(here, goal, seconds))
-            here = goal
+            arm = self._solver.solve(np.array([x, y, height]), _HAND_DOWN, here)
+            move = minimum_jerk(here, arm, seconds=seconds, top_speed=TOP_SPEED, period_ns=FrankaWorld.period_ns)
+            pieces.append(np.column_stack([move, np.full(len(move), gripper)]))  # the gripper at once
+            here = arm
         return np.concatenate(pieces)
-
-
-def _minimum_jerk(
-    start: Float[np.ndarray, "8"], goal: Float[np.ndarray, "8"], seconds: float
-) -> Float[np.ndarray, "steps 8"]:
-    """Joints from rest to rest (Flash & Hogan 1985) in `seconds`, or longer at `TOP_SPEED`; the gripper at once."""
-    seconds = max(seconds, _PEAK_OVER_MEAN_SPEED * float(np.abs(goal[:7] - start[:7]).max()) / TOP_SPEED)
-    steps = int(np.ceil(seconds * CONTROL_HZ))
-    s = np.arange(1, steps + 1)[:, None] / steps
-    motion = start + (goal - start) * (10 * s**3 - 15 * s**4 + 6 * s**5)
-    motion[:, 7] = goal[7]
-    return motion
-
-
-def chunk(plan: Float[np.ndarray, "steps 8"], step: int, horizon: int) -> Float[np.ndarray, "horizon 8"]:
-    """`horizon` DROID actions that follow the plan from `step` on, each from where the one before it leads.
-
-    Past its end the plan's last pose is kept: velocities of zero.
-    """
-    steps = np.minimum(np.arange(step, step + horizon + 1), len(plan) - 1)
-    return np.array([panda.velocity_action(plan[b], plan[a]) for a, b in itertools.pairwise(steps)])

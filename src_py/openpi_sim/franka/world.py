@@ -7,8 +7,11 @@ import numpy as np
 import xacro
 from jaxtyping import Float
 
+from openpi_sim import cameras
+from openpi_sim.controller import Controller, JointController
 from openpi_sim.franka import panda
 from openpi_sim.gl import mujoco
+from openpi_sim.world import Intrinsics, JointReading, Pose
 
 CONTROL_HZ = 15
 _SUBSTEPS = 32
@@ -123,14 +126,26 @@ class FrankaWorld:
     """A Panda, a table and three cubes.
 
     States and commands are [8]: seven joint angles in rad and the gripper (0 open, 1 closed). A command is the joints'
-    target until the next one.
+    target until the next one. The task is solved while the cube is in the air.
     """
 
-    def __init__(self, urdf: Path) -> None:
+    period_ns = round(1e9 / CONTROL_HZ)
+
+    def __init__(self, urdf: Path, cube: str = "red") -> None:
+        """urdf: the robot and its cameras. cube: the one to lift, a key of `CUBES`.
+
+        Raises:
+            FileNotFoundError: there is no such robot.
+            ValueError: there is no such cube.
+        """
+        if cube not in CUBES:
+            raise ValueError(f"There is no {cube!r} cube. Cubes: {', '.join(CUBES)}.")
+        self._cube = cube
         self.model = load_model(urdf)
         self.data = mujoco.MjData(self.model)
         self._arm = [int(self.model.joint(name).qposadr[0]) for name in panda.ARM_JOINTS]
         self._fingers = [int(self.model.joint(name).qposadr[0]) for name in panda.FINGER_JOINTS]
+        self._dofs = [int(self.model.joint(name).dofadr[0]) for name in (*panda.ARM_JOINTS, *panda.FINGER_JOINTS)]
         self.reset(0)
 
     def reset(self, seed: int) -> None:
@@ -166,13 +181,23 @@ class FrankaWorld:
         gripper = panda.finger_to_gripper(self.data.qpos[self._fingers].mean())
         return np.append(self.data.qpos[self._arm], gripper)
 
-    @property
-    def velocity(self) -> Float[np.ndarray, "7"]:
-        """Measured joint velocities in rad/s."""
-        return self.data.qvel[[int(self.model.joint(name).dofadr[0]) for name in panda.ARM_JOINTS]]
+    def controllers(self) -> dict[str, Controller]:
+        """One, which holds the start pose: seven joints in rad, then the gripper (0 open, 1 closed)."""
+        return {"arm": JointController((*panda.ARM_JOINTS, "gripper"), np.append(panda.START_ARM, 0.0))}
+
+    def readings(self) -> dict[str, JointReading]:
+        """As franka_ros2 publishes them: seven joints in rad, both fingers in m, with their efforts."""
+        return {
+            "arm": JointReading(
+                names=(*panda.ARM_JOINTS, *panda.FINGER_JOINTS),
+                position=self.data.qpos[self._arm + self._fingers],
+                velocity=self.data.qvel[self._dofs],
+                effort=self.data.qfrc_actuator[self._dofs],
+            )
+        }
 
     @property
-    def objects(self) -> dict[str, Float[np.ndarray, "7"]]:
+    def objects(self) -> dict[str, Pose]:
         """True pose of each cube in the world frame: position in m, quaternion w x y z."""
         starts = {name: self.model.joint(name).qposadr[0] for name in CUBES}
         return {name: self.data.qpos[start : start + 7].copy() for name, start in starts.items()}
@@ -180,6 +205,30 @@ class FrankaWorld:
     def lifted(self, name: str) -> bool:
         """Whether the cube of this colour is in the air."""
         return bool(self.objects[name][2] > LIFTED_M)
+
+    @property
+    def success(self) -> bool:
+        """Whether the cube to lift is in the air."""
+        return self.lifted(self._cube)
+
+    @property
+    def reward(self) -> float:
+        """1 while the cube to lift is in the air, else 0."""
+        return float(self.success)
+
+    def open_cameras(self, names: tuple[str, ...], *, width: int = 640, height: int = 480) -> cameras.MujocoCameras:
+        """A renderer of these of `CAMERAS`.
+
+        Raises:
+            RenderingError: no rendering library works here.
+            ValueError: there is no such camera.
+        """
+        known = {name: name for name in CAMERAS}
+        return cameras.MujocoCameras(self.model, self.data, known, names, width=width, height=height)
+
+    def intrinsics(self, name: str, width: int, height: int) -> Intrinsics:
+        """Pinhole model of a camera whose images have this size in pixels."""
+        return cameras.intrinsics(self.model, name, width, height)
 
 
 def _scatter(random: np.random.Generator) -> Float[np.ndarray, "cubes 2"]:

@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +6,11 @@ import pinocchio
 import pytest
 import xacro
 
+from openpi_runtime.conventions import ActionConvention
+from openpi_runtime.robots import load_robot
+from openpi_sim.cameras import optical_pose
 from openpi_sim.franka import panda
-from openpi_sim.franka.expert import CUBES, TOP_SPEED, Expert, chunk, cube_of
+from openpi_sim.franka.expert import CUBES, TOP_SPEED, Expert, cube_of
 from openpi_sim.franka.world import CONTROL_HZ, FrankaWorld
 from openpi_sim.gl import mujoco
 
@@ -21,26 +25,6 @@ def world():
 @pytest.fixture(scope="module")
 def expert():
     return Expert(URDF)
-
-
-@pytest.mark.parametrize(
-    ("velocity", "displacement"),
-    [
-        ([0.5, 0, 0, 0, 0, 0, 0], [0.1, 0, 0, 0, 0, 0, 0]),
-        ([1, -1, 0, 0, 0, 0, 0.25], [0.2, -0.2, 0, 0, 0, 0, 0.05]),
-        ([2, -1, 0, 0, 0, 0, 0.5], [0.2, -0.1, 0, 0, 0, 0, 0.05]),  # rescaled: the direction stays
-        ([0, 0, 0, -4, 0, 0, 0], [0, 0, 0, -0.2, 0, 0, 0]),
-    ],
-)
-def test_droid_velocities_become_displacements(velocity, displacement):
-    measured = np.array([0.1, -0.6, 0.2, -2.5, 0.0, 1.9, 0.3, 0.0])
-    target = panda.joint_target(np.append(velocity, 0.0), measured)
-    np.testing.assert_allclose(target[:7] - measured[:7], displacement, atol=1e-12)
-
-
-@pytest.mark.parametrize(("action", "gripper"), [(0.0, 0.0), (0.5, 0.0), (0.51, 1.0), (1.0, 1.0)])
-def test_the_gripper_is_binarised(action, gripper):
-    assert panda.joint_target(np.append(np.zeros(7), action), np.zeros(8))[7] == gripper
 
 
 def test_forward_kinematics_of_the_urdf_agrees_with_the_simulator(world):
@@ -76,15 +60,55 @@ def test_reset_is_deterministic_and_seeds_differ(world):
     assert np.abs(world.objects["red"] - first).max() > 1e-3
 
 
+def test_readings_are_in_the_drivers_names_and_units(world):
+    world.reset(0)
+    reading = world.readings()["arm"]
+    assert reading.names == (*panda.ARM_JOINTS, "panda_finger_joint1", "panda_finger_joint2")
+    np.testing.assert_array_equal(reading.position[:7], world.state[:7])
+    np.testing.assert_allclose(reading.position[7:], 0.04, atol=1e-6)
+    assert reading.velocity.shape == reading.effort.shape == (9,)
+
+
+def test_the_controller_holds_the_start_pose(world):
+    world.reset(0)
+    (controller,) = world.controllers().values()
+    np.testing.assert_allclose(controller.target(10**9), world.state, atol=1e-9)
+
+
+def test_both_cameras_see_the_cubes_of_their_colour(world):
+    world.reset(0)
+    with contextlib.closing(world.open_cameras(("exterior", "wrist"))) as cameras:
+        exterior = cameras.render("exterior").astype(int)
+        wrist = cameras.render("wrist")
+    assert exterior.shape == wrist.shape == (480, 640, 3)
+    camera = np.linalg.inv(optical_pose(world.data, "exterior"))
+    for number, name in enumerate(("red", "green", "blue")):
+        place = world.intrinsics("exterior", 640, 480).matrix @ (camera @ [*world.objects[name][:3], 1.0])[:3]
+        column, row = (place[:2] / place[2]).round().astype(int)
+        assert exterior[row, column].argmax() == number, name
+
+
+def test_only_the_cube_of_the_task_counts():
+    world = FrankaWorld(URDF, "green")
+    assert (world.success, world.reward) == (False, 0.0)
+    for name, success in (("red", False), ("green", True)):
+        world.data.joint(name).qpos[2] = 0.3
+        mujoco.mj_forward(world.model, world.data)
+        assert world.success is success
+    with pytest.raises(ValueError, match=r"no 'pink' cube\. Cubes: red, green, blue"):
+        FrankaWorld(URDF, "pink")
+
+
 def test_expert_lifts_and_the_arm_follows_droid_actions(world, expert):
+    convention = ActionConvention(load_robot("droid"))
     lifted = 0
     for seed in range(10):
         world.reset(seed)
         colour = list(CUBES)[seed % len(CUBES)]
         plan = expert.plan(world.objects, f"pick up the {colour} cube", world.state)
         for step in range(len(plan)):
-            action = panda.velocity_action(plan[step], world.state)
-            target = panda.joint_target(action, world.state)
+            action = convention.action(plan[step], world.state)
+            target = convention.target(action, world.state)
             world.command(target)
             world.step()
             assert np.abs(world.state[:7] - target[:7]).max() < 0.02
@@ -96,16 +120,6 @@ def test_plans_stay_below_the_speed_limit(world, expert):
     world.reset(0)
     plan = expert.plan(world.objects, "lift the blue cube", world.state)
     assert np.abs(np.diff(plan[:, :7], axis=0)).max() * CONTROL_HZ <= TOP_SPEED * 1.01
-
-
-def test_a_chunk_retraces_the_plan_and_rests_at_its_end(world, expert):
-    world.reset(0)
-    plan = expert.plan(world.objects, "lift the red cube", world.state)
-    state = plan[10]
-    for action in chunk(plan, 10, 8):
-        state = panda.joint_target(action, state)
-    np.testing.assert_allclose(state[:7], plan[18, :7], atol=1e-9)
-    np.testing.assert_array_equal(chunk(plan, len(plan) + 5, 3)[:, :7], 0.0)
 
 
 @pytest.mark.parametrize("prompt", ["pick up the cube", "the red and the blue cube", ""])
