@@ -24,6 +24,11 @@ def to_absolute(
 
 def base_state(spec: RobotSpec, state: Float64[np.ndarray, " s"]) -> Float64[np.ndarray, " d"]:
     """What to add to an action computed from this state to make it absolute: 0 in columns that are not relative."""
+    return np.where(relative_mask(spec.action), action_state(spec, state), 0.0)
+
+
+def action_state(spec: RobotSpec, state: Float64[np.ndarray, " s"]) -> Float64[np.ndarray, " d"]:
+    """The state in the order of the action columns: what each of them commands; 0 where the state does not show it."""
     place = {(column.group, column.joint): i for i, column in enumerate(spec.state)}
-    relative = relative_mask(spec.action)
-    return np.array([state[place[c.group, c.joint]] if r else 0.0 for c, r in zip(spec.action, relative, strict=True)])
+    columns = [place.get((column.group, column.joint)) for column in spec.action]
+    return np.array([0.0 if column is None else state[column] for column in columns])

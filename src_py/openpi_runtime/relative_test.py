@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from openpi_runtime.relative import base_state, relative_mask, to_absolute
+from openpi_runtime.relative import action_state, base_state, relative_mask, to_absolute
 from openpi_runtime.robots import load_robot
 
 MASK = np.array([True, False, True])
@@ -25,3 +25,9 @@ def test_mask_from_columns() -> None:
     columns = load_robot("aloha").action
     assert not relative_mask(columns).any()
     assert relative_mask([dataclasses.replace(columns[0], kind="relative"), columns[1]]).tolist() == [True, False]
+
+
+def test_the_state_in_the_order_of_the_actions() -> None:
+    droid = load_robot("droid")
+    turned = dataclasses.replace(droid, state=droid.state[:0:-1])  # from the gripper to the second joint
+    assert action_state(turned, np.arange(7.0)).tolist() == [0.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0]

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from openpi_runtime.robots import RobotSpec
 from openpi_sim.aloha import arms
+from openpi_sim.aloha.tasks import find_task
 from openpi_sim.aloha.world import CONTROL_PERIOD_NS, AlohaWorld
 from openpi_sim.inverse_kinematics import ArmSolver
 from openpi_sim.motion import minimum_jerk
+from openpi_sim.script import Scene
 
 OPEN, CLOSED = 0.95, 0.1
 TOP_SPEED = 2.0
@@ -145,3 +148,24 @@ def arm_solver(world: AlohaWorld, side: str) -> ArmSolver:
     prefix = f"vx300s_{side}/"
     joints = [prefix + joint for joint in arms.ARM_JOINTS]
     return ArmSolver(world.model, name=side, body=prefix + "gripper_link", joints=joints, grasp_point=arms.GRASP_POINT)
+
+
+class AlohaScript:
+    """The script for whichever task's objects lie on the table. See `openpi_sim.script.Script`."""
+
+    by_prompt = False
+
+    def __init__(self, _robot: RobotSpec) -> None:
+        self._experts = {len(find_task(name).objects): (find_task(name), Expert(name)) for name in SCRIPTS}
+        self._plan = arms.start_state()[None]
+
+    def begin(self, scene: Scene) -> None:
+        """Plans from the start pose. Raises ValueError for a scene of no task."""
+        if len(scene.objects) not in self._experts:
+            raise ValueError(f"There is no script for a scene of {len(scene.objects)} objects.")
+        task, expert = self._experts[len(scene.objects)]
+        self._plan = expert.plan(dict(zip(task.objects, scene.objects, strict=True)))
+
+    def chunk(self, step: int, horizon: int, scene: Scene) -> Float[np.ndarray, "horizon 14"]:
+        """The part of the plan that begins at `step`."""
+        return self._plan[np.clip(np.arange(step, step + horizon), 0, len(self._plan) - 1)]

@@ -1,15 +1,19 @@
 """Scripted expert: reach for the cube that the prompt names, grasp it, lift it."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
+from openpi_runtime.conventions import ActionConvention
+from openpi_runtime.robots import RobotSpec
 from openpi_sim.franka import panda
 from openpi_sim.franka.world import CUBES, FrankaWorld
 from openpi_sim.inverse_kinematics import ArmSolver
 from openpi_sim.motion import minimum_jerk
+from openpi_sim.script import Scene
 from openpi_sim.world import Pose
 
 OPEN, CLOSED = 0.0, 1.0
@@ -18,6 +22,8 @@ TOP_SPEED = 1.0
 
 _FINGERTIPS = np.array([0.0, 0.0, 0.1034])  # in the hand's frame
 _HAND_DOWN = np.diag([1.0, -1.0, -1.0])
+_JOINTS = np.array([1.0] * 7 + [0.0])
+_RETURN_STEPS = 5  # in which an arm that is off the plan is led back to it
 _HOVER_M, _GRASP_M, _LIFT_M = 0.16, 0.02, 0.25
 
 
@@ -73,3 +79,25 @@ class Expert:
             pieces.append(np.column_stack([move, np.full(len(move), gripper)]))  # the gripper at once
             here = arm
         return np.concatenate(pieces)
+
+
+class FrankaScript:
+    """The lift as chunks of DROID actions. See `openpi_sim.script.Script`."""
+
+    by_prompt = True
+
+    def __init__(self, robot: RobotSpec) -> None:
+        self._expert = Expert(robot.urdf_path)
+        self._convention = ActionConvention(robot)
+        self._plan = np.array(robot.rest)[None]
+
+    def begin(self, scene: Scene) -> None:
+        """Plans from where the arm is. Raises ValueError where the prompt names no cube, or one out of reach."""
+        self._plan = self._expert.plan(dict(zip(CUBES, scene.objects, strict=True)), scene.prompt, scene.state)
+
+    def chunk(self, step: int, horizon: int, scene: Scene) -> Float[np.ndarray, "horizon 8"]:
+        """Velocities along the plan, with what the arm is off it made up in the first steps."""
+        path = self._plan[np.clip(np.arange(step, step + horizon + 1), 0, len(self._plan) - 1)]
+        share = np.clip(1.0 - np.arange(horizon + 1) / _RETURN_STEPS, 0.0, 1.0)
+        path = path + np.outer(share, scene.state - path[0]) * _JOINTS
+        return np.array([self._convention.action(there, here) for here, there in itertools.pairwise(path)])

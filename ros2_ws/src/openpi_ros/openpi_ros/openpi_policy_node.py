@@ -24,7 +24,7 @@ from openpi_ros.worker import Worker
 from openpi_runtime.chunk import ActionChunk
 from openpi_runtime.latency import LatencyTracker
 from openpi_runtime.modes import Mode
-from openpi_runtime.relative import base_state
+from openpi_runtime.relative import action_state, base_state
 from openpi_runtime.requests import Progress, RequestPlanner
 from openpi_runtime.robots import Camera, RobotSpec, load_robot
 from openpi_runtime.strategies import Blend
@@ -43,6 +43,17 @@ class _Answer:
     result: dict[str, Any]
     seconds: float
     waited_s: float  # from the newest observation's arrival to the request
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Request:
+    """What was asked for: `stamp_ns` and `state` are the observation's, which came whole at `arrived` (monotonic, s)."""
+
+    chunk_id: int
+    stamp_ns: int
+    prompt: str
+    state: np.ndarray
+    arrived: float
 
 
 class PolicyNode(lifecycle.ManagedNode):
@@ -188,41 +199,46 @@ class PolicyNode(lifecycle.ManagedNode):
         self._planner.reset()
 
     def _ask(self, observation: Observation) -> None:
-        backend, arrived = self._backend, time.monotonic()
+        backend, layout = self._backend, self._robot.observation
         assert backend is not None
-        prompt, stamp_ns, layout = self._prompt, observation.stamp_ns, self._robot.observation
-        fields = self._planner.ask(stamp_ns, base_state(self._robot, observation.values[STATE]))
         self._chunk_id += 1
-        chunk_id = self._chunk_id
+        request = _Request(
+            chunk_id=self._chunk_id,
+            stamp_ns=observation.stamp_ns,
+            prompt=self._prompt,
+            state=observation.values[STATE],
+            arrived=time.monotonic(),
+        )
+        fields = self._planner.ask(request.stamp_ns, base_state(self._robot, request.state))
 
         def infer() -> _Answer:
-            obs = policy_input(layout, observation, prompt) | fields
+            obs = policy_input(layout, observation, request.prompt) | fields
             started = time.monotonic()
             result = backend.infer(obs)
-            answer = _Answer(result=result, seconds=time.monotonic() - started, waited_s=started - arrived)
+            answer = _Answer(result=result, seconds=time.monotonic() - started, waited_s=started - request.arrived)
             if self._recorder is not None:
-                self._recorder.save(chunk_id, obs, result)
+                self._recorder.save(request.chunk_id, obs, result)
             return answer
 
         epoch = self._epoch
 
         def answered(outcome: Any) -> None:
             if epoch == self._epoch:
-                self._on_answer(outcome, chunk_id, stamp_ns, prompt, arrived)
+                self._on_answer(outcome, request)
 
-        self._asked_at = arrived
+        self._asked_at = request.arrived
         self._worker.submit(infer, answered)
 
-    def _on_answer(self, outcome: Any, chunk_id: int, stamp_ns: int, prompt: str, arrived: float) -> None:
+    def _on_answer(self, outcome: Any, request: _Request) -> None:
         self._asked_at = None
         if not isinstance(outcome, Exception):
             try:
-                chunk = self._chunk(outcome, chunk_id, stamp_ns, prompt, arrived)
+                chunk = self._chunk(outcome, request)
             except ValueError as error:
                 outcome = error
             else:
                 self._waits.add(outcome.waited_s)
-                self._publish(chunk, outcome.seconds)
+                self._publish(chunk, request.state, outcome.seconds)
                 return
         self._failures += 1
         self._trouble = f"no chunk: {outcome}"
@@ -231,15 +247,15 @@ class PolicyNode(lifecycle.ManagedNode):
         self._planner.failed()
         self.get_logger().error(self._trouble, throttle_duration_sec=_LOG_PERIOD_S)
 
-    def _publish(self, chunk: ActionChunk, seconds: float) -> None:
+    def _publish(self, chunk: ActionChunk, state: np.ndarray, seconds: float) -> None:
         self._trouble = ""
         self._failures_in_a_row = 0
         self._planner.answered(chunk, self.get_clock().now().nanoseconds, seconds)
         if self._active:
             self._chunks.publish(chunk_message(chunk, self.params["frame_id"]))
-            self._visuals.show(chunk)
+            self._visuals.show(chunk, action_state(self._robot, state))
 
-    def _chunk(self, answer: _Answer, chunk_id: int, stamp_ns: int, prompt: str, arrived: float) -> ActionChunk:
+    def _chunk(self, answer: _Answer, request: _Request) -> ActionChunk:
         actions = np.asarray(answer.result["actions"], np.float64)
         names = self._robot.action_names
         if actions.ndim != 2 or actions.shape[0] == 0 or actions.shape[1] != len(names):
@@ -249,15 +265,15 @@ class PolicyNode(lifecycle.ManagedNode):
             )
         timing = answer.result.get("policy_timing") or {}
         return ActionChunk(
-            chunk_id=chunk_id,
-            stamp_ns=stamp_ns,
+            chunk_id=request.chunk_id,
+            stamp_ns=request.stamp_ns,
             period_ns=self._robot.period_ns,
             actions=actions,
             action_names=names,
             frozen_steps=int(answer.result.get("rtc/frozen_steps", 0)),
-            prompt=prompt,
+            prompt=request.prompt,
             inference_ms=float(timing.get("infer_ms", answer.seconds * 1e3)),
-            pipeline_ms=(time.monotonic() - arrived) * 1e3,
+            pipeline_ms=(time.monotonic() - request.arrived) * 1e3,
         )
 
     def _on_state(self, message: ExecutorState) -> None:

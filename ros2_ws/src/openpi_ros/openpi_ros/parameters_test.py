@@ -4,7 +4,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2: source setup/env.sh")
 
 from openpi_ros.parameters import ParameterError, ParameterSpec, load_specs, parse_specs, unknown
 
-NODES = ["common", "openpi_policy_node", "chunk_executor_node", "aloha_sim_node", "bag_recorder_node"]
+NODES = ["common", "openpi_policy_node", "chunk_executor_node", "aloha_sim_node", "franka_sim_node", "bag_recorder_node"]
 
 
 def spec(**fields: object) -> ParameterSpec:

@@ -14,6 +14,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from openpi_ros import qos
 from openpi_ros.conversions import to_time
 from openpi_runtime.chunk import ActionChunk
+from openpi_runtime.conventions import ActionConvention
 from openpi_runtime.kinematics import EndEffectors, Kinematics, robot_description
 from openpi_runtime.robots import RobotSpec
 
@@ -29,6 +30,7 @@ class Visuals:
         description = robot_description(robot.urdf_path)
         self._frame_id = frame_id
         self._path_of = EndEffectors(robot, Kinematics(description))
+        self._convention = ActionConvention(robot)
         self._paths = node.create_publisher(MarkerArray, "~/predicted_path", qos.CHUNK)
         self._joints = node.create_publisher(JointState, "joint_states", qos.STATE)
         node.create_publisher(String, "robot_description", qos.LATCHED).publish(String(data=description))
@@ -37,10 +39,11 @@ class Visuals:
                 continue  # the driver publishes them where RViz looks
             node.create_subscription(JointState, group.joint_states, self._forwarder(group.urdf_prefix), qos.SENSOR)
 
-    def show(self, chunk: ActionChunk) -> None:
-        """Publishes the paths of all end effectors, if anybody looks."""
+    def show(self, chunk: ActionChunk, measured: np.ndarray) -> None:
+        """Publishes the paths of all end effectors from the measured positions [dim] on, if anybody looks."""
         if self._paths.get_subscription_count():
-            self._paths.publish(path_markers(self._path_of, chunk, self._frame_id))
+            targets = self._convention.path(chunk.actions, measured)
+            self._paths.publish(path_markers(self._path_of, targets, chunk.stamp_ns, self._frame_id))
 
     def _forwarder(self, prefix: str) -> Callable[[JointState], None]:
         def forward(message: JointState) -> None:
@@ -51,13 +54,13 @@ class Visuals:
         return forward
 
 
-def path_markers(end_effectors: EndEffectors, chunk: ActionChunk, frame_id: str) -> MarkerArray:
-    """One line per end effector through the positions that the chunk's actions (absolute joint targets) lead to."""
-    rows = np.unique(np.linspace(0, chunk.horizon - 1, _POINTS).round().astype(int))
-    positions = [end_effectors(chunk.actions[row]) for row in rows]
+def path_markers(end_effectors: EndEffectors, targets: np.ndarray, stamp_ns: int, frame_id: str) -> MarkerArray:
+    """One line per end effector through the positions that a chunk's targets [h, dim] lead to."""
+    rows = np.unique(np.linspace(0, len(targets) - 1, _POINTS).round().astype(int))
+    positions = [end_effectors(targets[row]) for row in rows]
     markers = []
     for number, (name, colour) in enumerate(zip(positions[0], itertools.cycle(_COLOURS), strict=False)):
-        line = _line(number, name, colour, frame_id, to_time(chunk.stamp_ns))
+        line = _line(number, name, colour, frame_id, to_time(stamp_ns))
         line.points = [Point(x=float(p[name][0]), y=float(p[name][1]), z=float(p[name][2])) for p in positions]
         markers.append(line)
     return MarkerArray(markers=markers)

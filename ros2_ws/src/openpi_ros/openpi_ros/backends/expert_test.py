@@ -13,6 +13,7 @@ from openpi_ros import sim_messages
 from openpi_ros.backends.base import BackendError
 from openpi_ros.backends.expert import ExpertBackend
 from openpi_ros.conversions import to_time
+from openpi_runtime.conventions import ActionConvention
 from openpi_runtime.robots import load_robot
 from openpi_sim.aloha.expert import Expert
 
@@ -55,7 +56,7 @@ def plan() -> np.ndarray:
 
 
 def _actions(backend: ExpertBackend, step: int) -> np.ndarray:
-    return backend.infer({"stamp_ns": step * PERIOD_NS})["actions"]
+    return backend.infer({"stamp_ns": step * PERIOD_NS, "measured": np.zeros(14), "prompt": "go"})["actions"]
 
 
 def test_chunks_of_a_run_are_the_parts_of_one_plan(topics, backend, plan):
@@ -87,3 +88,50 @@ def test_without_a_simulator_it_says_what_it_needs(topics, backend):
     topics.callbacks["sim/episode"](UInt32(data=1))
     with pytest.raises(BackendError, match="sim/objects"):
         _actions(backend, 1)
+
+
+class Lift:
+    """The expert for the Panda, asked at 15 Hz."""
+
+    def __init__(self, topics: Topics) -> None:
+        self.robot = load_robot("droid")
+        self.backend = ExpertBackend(topics, {"horizon": 15}, self.robot)
+        self.convention = ActionConvention(self.robot)
+        self.places = {"red": [0.5, 0.1], "green": [0.45, -0.1], "blue": [0.55, 0.0]}
+        poses = [np.array([x, y, 0.02, 1.0, 0.0, 0.0, 0.0]) for x, y in self.places.values()]
+        topics.callbacks["sim/episode"](UInt32(data=1))
+        topics.callbacks["sim/objects"](sim_messages.poses(poses, 0))
+
+    def chunk(self, step: int, state: np.ndarray, prompt: str = "lift the blue cube") -> np.ndarray:
+        obs = {"stamp_ns": step * self.robot.period_ns, "measured": state, "prompt": prompt}
+        return self.backend.infer(obs)["actions"]
+
+
+@pytest.fixture
+def lift(topics: Topics) -> Lift:
+    return Lift(topics)
+
+
+def test_chunks_of_velocities_lead_along_one_plan_also_for_an_arm_that_is_off_it(topics, lift):
+    rest = np.array(lift.robot.rest)
+    whole = lift.convention.path(lift.chunk(10, rest), rest)
+    topics.state(ExecutorState.RUNNING, 11 * lift.robot.period_ns)
+    aside = whole[7] + np.append(np.full(7, 0.01), 0.0)
+    later = lift.convention.path(lift.chunk(18, aside), aside)
+    np.testing.assert_allclose(later[5:7], whole[13:15], atol=1e-9)
+    assert np.abs(later[0, :7] - whole[8, :7]).max() < 0.01
+
+
+def test_another_prompt_is_another_plan_from_where_the_arm_is(topics, lift):
+    state = np.array(lift.robot.rest)
+    lift.chunk(10, state)
+    topics.state(ExecutorState.RUNNING, 11 * lift.robot.period_ns)
+    first = lift.chunk(20, state, "lift the red cube")
+    again = lift.chunk(20, state, "lift the red cube")
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first[0]).max() < 0.1  # at rest, not in the middle of the other plan
+
+
+def test_a_prompt_without_a_cube_is_told(lift):
+    with pytest.raises(BackendError, match="must name one of the cubes red, green, blue"):
+        lift.chunk(10, np.array(lift.robot.rest), "wave")
