@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .ONESHELL:
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: setup build demo test test-long lint types unit setup-libero test-libero clean
+.PHONY: setup build demo test test-packages test-long lint types unit setup-libero test-libero clean
 
 EPISODES ?= 1
 POLICY ?= expert
@@ -26,9 +26,12 @@ lint:
 types:
 	@.venv/bin/mypy
 
+test-packages:  ## interfaces of robots' drivers, for tests only
+	@setup/setup.sh test-packages
+
 # Two processes for what shares nothing; one after the other for what runs on DDS and watches time. Those get a second
 # try, which pytest reports, since other work on the machine can delay any process past a deadline.
-unit:
+unit: test-packages
 	@$(ENV)
 	python -m pytest -n 2 --dist loadfile -m "not ros and not long" $(PYTEST_ARGS)
 	python -m pytest --reruns 1 -m "ros and not long" $(PYTEST_ARGS)

