@@ -204,9 +204,9 @@ def _filled(**parameters: Any) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value != ""}
 
 
-def _policy_and_executor(robot: str, controller: str, files: tuple[Path, ...], values: Values) -> list[Process]:
+def _policy_and_executor(controller: str, files: tuple[Path, ...], values: Values) -> list[Process]:
     policy = _filled(
-        robot=robot,
+        robot=values["robot"],
         backend=values["policy"],
         config=values["config"],
         checkpoint=values["checkpoint"],
@@ -216,7 +216,7 @@ def _policy_and_executor(robot: str, controller: str, files: tuple[Path, ...], v
         strategy=values["strategy"],
     )
     executor = _filled(
-        robot=robot,
+        robot=values["robot"],
         strategy=values["strategy"],
         controller=values["controller"] or controller,
         simulated=values.get("sim", "true") == "true",
@@ -241,49 +241,86 @@ def _robot_description(robot: str) -> str:
     return done.stdout
 
 
-def _extras(stack: str, robot: str, values: Values) -> list[Process]:
+def _extras(layout: str, values: Values) -> list[Process]:
     processes = []
     if values["record"]:
-        recorder = {"robot": robot, "folder": str(Path(values["record"]).absolute())}
+        recorder = {"robot": values["robot"], "folder": str(Path(values["record"]).absolute())}
         processes.append(Process(package="openpi_ros", executable="bag_recorder_node", parameters=recorder))
     if values["rviz"] == "true":
-        layout = ("-d", str(_share("rviz", f"{stack}.rviz")))
-        description = {"robot_description": _robot_description(robot)}
+        arguments = ("-d", str(_share("rviz", f"{layout}.rviz")))
+        description = {"robot_description": _robot_description(values["robot"])}
         publisher = "robot_state_publisher"
         processes.append(Process(package=publisher, executable=publisher, parameters=description, optional=True))
-        processes.append(Process(package="rviz2", executable="rviz2", arguments=layout, optional=True))
+        processes.append(Process(package="rviz2", executable="rviz2", arguments=arguments, optional=True))
     return processes
 
 
-def _aloha(values: Values) -> list[Process]:
-    files = (_share("config", "aloha.yaml"),)
-    simulated = values["sim"] == "true"
-    if values["policy"] == "expert" and not simulated:
-        raise StackError("policy:=expert reads the simulator's objects, so it needs sim:=true; choose local or remote.")
-    simulator = Process(package="openpi_ros", executable="aloha_sim_node", parameter_files=files)
-    return [
-        *([simulator] if simulated else []),
-        *_policy_and_executor(values["robot"], "joint_trajectory" if simulated else "", files, values),
-        *_extras("aloha", values["robot"], values),
-    ]
+def _robot_stack(
+    name: str, *, robot: str, simulator: str, description: str, real: str, policy: str, layout: str = ""
+) -> Stack:
+    """A robot, simulated or real, with a policy and an executor.
+
+    Args:
+        simulator: its node.
+        real: what `sim:=false` commands, in a few words.
+        policy: default of the argument `policy`.
+        layout: whose parameter file and RViz layout it takes; empty: its own.
+    """
+    layout = layout or name
+
+    def compose(values: Values) -> list[Process]:
+        files = (_share("config", f"{layout}.yaml"),)
+        if values["sim"] != "true":
+            if values["policy"] == "expert":
+                raise StackError("policy:=expert reads the simulator's objects, so it needs sim:=true; choose another.")
+            return [*_policy_and_executor("", files, values), *_extras(layout, values)]
+        world = Process(
+            package="openpi_ros", executable=simulator, parameters={"robot": values["robot"]}, parameter_files=files
+        )
+        return [world, *_policy_and_executor("joint_trajectory", files, values), *_extras(layout, values)]
+
+    return Stack(
+        name=name,
+        description=description,
+        arguments=(
+            Argument(
+                name="sim",
+                default="true",
+                choices=BOOLEANS,
+                description=f"Simulate the robot. false: command the real one through {real}.",
+            ),
+            Argument(
+                name="robot", default=robot, description="Robot description: a name in config/robots or a YAML file."
+            ),
+            *_with_defaults(policy=policy),
+        ),
+        compose=compose,
+    )
 
 
-ALOHA = Stack(
-    name="aloha",
+ALOHA = _robot_stack(
+    "aloha",
+    robot="aloha",
+    simulator="aloha_sim_node",
     description="ALOHA, two ViperX 300s arms: simulated, or on the Interbotix drivers with sim:=false.",
-    arguments=(
-        Argument(
-            name="sim",
-            default="true",
-            choices=BOOLEANS,
-            description="Simulate the robot. false: command the real one through the Interbotix drivers.",
-        ),
-        Argument(
-            name="robot", default="aloha", description="Robot description: a name in config/robots or a YAML file."
-        ),
-        *_with_defaults(policy="expert"),
-    ),
-    compose=_aloha,
+    real="the Interbotix drivers",
+    policy="expert",
 )
 
-STACKS = {stack.name: stack for stack in (ALOHA,)}
+_FRANKA = {"robot": "droid", "simulator": "franka_sim_node", "real": "franka_ros2 or ros2_control", "layout": "droid"}
+
+DROID = _robot_stack(
+    "droid",
+    description="DROID, a Franka arm: simulated, or the real one with sim:=false; the policy on this machine.",
+    policy="local",
+    **_FRANKA,
+)
+
+DROID_REMOTE = _robot_stack(
+    "droid_remote",
+    description="DROID, a Franka arm: simulated, or the real one with sim:=false; the policy on a server.",
+    policy="remote",
+    **_FRANKA,
+)
+
+STACKS = {stack.name: stack for stack in (ALOHA, DROID, DROID_REMOTE)}

@@ -47,7 +47,7 @@ class _Answer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Request:
-    """What was asked for: `stamp_ns` and `state` are the observation's, which came whole at `arrived` (monotonic, s)."""
+    """What was asked for: `stamp_ns` and `state` are the observation's, which was whole at `arrived` (monotonic s)."""
 
     chunk_id: int
     stamp_ns: int
