@@ -68,6 +68,14 @@ def test_interrupt_in_the_middle_leaves_no_process_behind(start):
     assert not stack.survivors()
 
 
+def test_killing_it_leaves_no_process_behind(start):
+    stack = start("openpi_bringup.up", "aloha", "policy:=hold")
+    stack.wait(lambda: set(stack.nodes()) == NODES, 60, "three nodes run")
+    stack.wait_for_text("Ready: backend hold")
+    stack.process.kill()
+    stack.wait(lambda: not stack.survivors(), 15, "every node ends")
+
+
 @pytest.mark.parametrize("victim", ["openpi_policy_node"])
 def test_the_crash_of_one_node_stops_the_others(start, victim):
     stack = start("openpi_bringup.up", "aloha", "policy:=hold")

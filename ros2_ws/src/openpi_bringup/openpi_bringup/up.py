@@ -1,6 +1,7 @@
 """`openpi-up STACK [name:=value ...]`: starts a stack as local processes, for machines without `ros2 launch`.
 
-Honcho runs the processes: their lines are prefixed with their names, one that ends stops all, Ctrl-C stops all.
+Honcho runs the processes: their lines are prefixed with their names, one that ends stops all, Ctrl-C stops all, and
+where openpi-up is killed they end too.
 """
 
 import os
@@ -16,6 +17,7 @@ import yaml
 from honcho.manager import Manager
 
 from openpi_bringup.stacks import STACKS, Process, Stack, StackError, Values, get_stack
+from openpi_bringup.tied import TiedProcess
 
 # Nodes undo what they set up within this time; what is left afterwards is killed.
 _KILL_AFTER_S = 5.0
@@ -113,6 +115,7 @@ class StackManager(Manager):
     def __init__(self) -> None:
         super().__init__()
         self._owner = os.getpid()
+        self._process_ctor = TiedProcess
 
     def loop(self) -> None:
         signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # the terminal was closed

@@ -1,0 +1,40 @@
+"""Processes that do not outlive the one that started them, even where that one is killed (Linux)."""
+
+import ctypes
+import os
+import signal
+import sys
+from typing import Any
+
+from honcho.process import Popen, Process
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with(parent: int, number: signal.Signals) -> None:
+    """Has the kernel send this process a signal when its parent, which has this id, ends."""
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:  # it ended before this was said
+        os.kill(os.getpid(), number)
+
+
+class TiedProcess(Process):
+    """A process of Honcho's: a helper, forked from the manager, that starts the command and forwards its lines.
+
+    If the manager is killed, the helper ends, and the command is asked to end by SIGTERM, so that it can stop a robot.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._manager = os.getpid()
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        """Runs in the helper until the command ends."""
+        die_with(self._manager, signal.SIGKILL)
+        helper = os.getpid()
+        self._child_ctor = lambda cmd, **options: Popen(
+            cmd, preexec_fn=lambda: die_with(helper, signal.SIGTERM), **options
+        )
+        super().run(*args, **kwargs)
