@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from rclpy.node import Node
 
-from openpi_ros.outputs.arms import Output, arm_output_class, is_velocity
+from openpi_ros.outputs.arms import Output, arm_output_class, command_topics, is_velocity
 from openpi_ros.outputs.channels import Channels
 from openpi_ros.outputs.grippers import make_gripper_output
 from openpi_runtime.grippers import GripperChannel
@@ -15,7 +15,7 @@ from openpi_runtime.robots import Group, RobotSpec
 from openpi_runtime.safety import Limits, Vector
 from openpi_runtime.servo import VelocityServo
 
-__all__ = ["RobotOutput"]
+__all__ = ["RobotOutput", "command_topics"]
 
 _Placed = tuple[list[int], Output]  # action columns, and what takes them
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from sensor_msgs.msg import JointState
@@ -141,6 +143,21 @@ def arm_output_class(controller: str, group: Group) -> type[Any]:
         "franka": FrankaOutput,
         "interbotix": InterbotixOutput,
     }[controller]
+
+
+def command_topics(group: Group) -> Iterator[tuple[type[Any], str]]:
+    """Type and topic of every command that this group's controllers may get, where the messages are installed."""
+    kinds = {"joint_trajectory": JointTrajectory, "forward": Float64MultiArray, "franka": JointState}
+    for controller, topics in group.controllers.items():
+        if controller in kinds:
+            yield kinds[controller], topics["topic"]
+        else:
+            with contextlib.suppress(ImportError):
+                messages = _interbotix_messages()
+                yield messages.JointGroupCommand, topics["group_topic"]
+                yield messages.JointSingleCommand, topics["single_topic"]
+    if group.gripper is not None and group.gripper.channel is not None:
+        yield Float64MultiArray, group.gripper.channel.topic
 
 
 def is_velocity(controller: str, group: Group) -> bool:
