@@ -63,6 +63,7 @@ class AsyncWebsocketClientPolicy:
         self._dialect = dialect or dialects.PolicyDialect()
         self._connection: ClientConnection | None = None
         self._turn = asyncio.Lock()
+        self._packer = msgpack_numpy.Packer()  # keeps its buffer: a new one a request costs more than packing
 
     async def connect(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Connect unless connected, retrying until the time is over; return the server's metadata.
@@ -108,7 +109,7 @@ class AsyncWebsocketClientPolicy:
 
     async def _exchange(self, obs: dict[str, Any], start: float) -> dict[str, Any]:
         connection = await self._connected(self.options.timeout_s)
-        message = msgpack_numpy.packb(self._prepared(obs, connection))
+        message = self._packer.pack(self._prepared(obs, connection))
         left_s = self.options.timeout_s - (time.perf_counter() - start)
         try:
             frame = await self._round_trip(connection, message, left_s)
