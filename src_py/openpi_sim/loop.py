@@ -15,7 +15,6 @@ from openpi_sim.pacing import Pacer
 from openpi_sim.world import Cameras, World
 
 _STREAM = 3  # consecutive steps with a command that make a stream of commands
-_RESET_TIMEOUT_S = 10.0
 
 
 class Observer(Protocol):
@@ -45,6 +44,7 @@ class LoopSettings:
         max_real_time_factor: most simulated seconds per wall second, 0 for no limit.
         command_wait: most wall seconds a step waits for the next command of a controller that has sent one on every
             step so far. On a busy machine simulated time waits for the controller instead of outrunning it.
+        reset_timeout: wall seconds after which a reset has failed.
     """
 
     cameras: tuple[str, ...] = ()
@@ -53,6 +53,7 @@ class LoopSettings:
     steps_per_image: int = 2
     max_real_time_factor: float = 1.0
     command_wait: float = 0.2
+    reset_timeout: float = 10.0
 
 
 class SimulationLoop:
@@ -111,13 +112,17 @@ class SimulationLoop:
 
         Raises:
             TimeoutError: the simulation's thread did not answer.
+            Exception: what ended the simulation.
         """
         with self._changed:
             before = self._episode
             self._seed = seed
             self._changed.notify_all()
-            if not self._changed.wait_for(lambda: self._episode > before or self._closing, _RESET_TIMEOUT_S):
-                raise TimeoutError(f"The simulation did not reset within {_RESET_TIMEOUT_S:.0f} s.")
+            timeout = self._settings.reset_timeout
+            if not self._changed.wait_for(lambda: self._episode > before or self._over(), timeout):
+                raise TimeoutError(f"The simulation did not reset within {timeout:.0f} s.")
+            if self._failure is not None:
+                raise self._failure
             return self._episode
 
     def command(self, group: str, apply: Callable[[Controller, int], None]) -> None:
@@ -136,7 +141,9 @@ class SimulationLoop:
         except Exception as error:
             if self._ready.is_set():
                 self._observer.on_failure(error)
-            self._failure = error
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
             self._ready.set()
 
     def _open_cameras(self) -> Cameras:
@@ -170,6 +177,9 @@ class SimulationLoop:
             targets = [controller.target(self._time_ns) for controller in self._controllers.values()]
         self._world.command(np.concatenate(targets))
         return True
+
+    def _over(self) -> bool:
+        return self._closing or self._failure is not None
 
     def _interrupted(self) -> bool:
         return self._running or self._interrupted_running()

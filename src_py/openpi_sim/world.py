@@ -15,12 +15,18 @@ Pose = Float[np.ndarray, "7"]
 
 @dataclasses.dataclass(frozen=True)
 class JointReading:
-    """What the driver of one group of joints reports, in its own names and units (rad or m, per second, N m or N)."""
+    """What the driver of one group of joints reports, in its own names and units (rad or m, per second, N m or N).
+
+    Attributes:
+        effort: empty where the driver knows none.
+        hand: pose of the end effector, where the driver reports it.
+    """
 
     names: tuple[str, ...]
     position: Float[np.ndarray, " joints"]
     velocity: Float[np.ndarray, " joints"]
-    effort: Float[np.ndarray, " joints"]
+    effort: Float[np.ndarray, " known"]
+    hand: Pose | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,10 @@ import pathlib
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from openpi_sim.libero import evaluate
 from openpi_sim.libero.suites import SUITES, find_suite
-from openpi_sim.libero.world import axis_angle
 
 PYTHON = pathlib.Path(__file__).parents[2] / ".venv-libero/bin/python"
 needs_libero = pytest.mark.skipif(not PYTHON.exists(), reason="LIBERO is not installed; `make setup-libero` does it")
@@ -26,19 +24,6 @@ def test_protocol_is_the_published_one():
     }
     with pytest.raises(ValueError, match="spatial, object, goal, 10, 90"):
         find_suite("kitchen")
-
-
-@pytest.mark.parametrize(
-    ("quaternion", "vector"),
-    [
-        ((0, 0, 0, 1), (0, 0, 0)),
-        ((0, 0, np.sin(0.3), np.cos(0.3)), (0, 0, 0.6)),
-        ((0, 0, -np.sin(0.3), -np.cos(0.3)), (0, 0, -(2 * np.pi - 0.6))),  # -q: the long way round
-        ((1, 0, 0, 0), (np.pi, 0, 0)),
-    ],
-)
-def test_axis_angle(quaternion, vector):
-    np.testing.assert_allclose(axis_angle(np.array(quaternion)), vector, atol=1e-12)
 
 
 @needs_libero
@@ -57,10 +42,9 @@ def test_expert_solves_a_task_and_a_second_run_repeats_nothing(tmp_path, capfd):
 @needs_libero
 def test_images_and_state_have_the_shape_policies_expect():
     script = """
-import numpy as np
 from openpi_sim.libero.episode import policy_observation
 from openpi_sim.libero.world import LiberoWorld
-world = LiberoWorld("spatial", 0, resolution=128)
+world = LiberoWorld("spatial", 0, resolution=(128, 128))
 frame = world.reset(0)
 raw = world._env.env._get_observations()["agentview_image"]
 assert np.array_equal(frame.images["agentview"], raw[::-1, ::-1]), "turned by 180 degrees"

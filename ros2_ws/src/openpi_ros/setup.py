@@ -1,6 +1,7 @@
 from setuptools import find_packages, setup
 
-NODES = ["openpi_policy_node", "chunk_executor_node", "aloha_sim_node", "franka_sim_node", "libero_sim_node", "bag_recorder_node"]
+SIMULATORS = ["aloha_sim_node", "franka_sim_node", "libero_sim_node"]
+NODES = ["openpi_policy_node", "chunk_executor_node", *SIMULATORS, "bag_recorder_node"]
 
 setup(
     name="openpi_ros",

@@ -13,6 +13,8 @@ from openpi_sim.libero.suites import REPLAN_STEPS
 from openpi_sim.libero.world import ACTION_DIM, Frame, LiberoWorld
 
 POLICY_IMAGE_SIZE: Final = 224
+BOWL: Final = "akita_black_bowl_1"
+PLATE: Final = "plate_1"
 
 
 class Actor(Protocol):
@@ -112,7 +114,20 @@ def run_episode(
     return Outcome(success=False, steps=max_steps, frames=views)
 
 
-def expert_actor(frame: Frame, prompt: str) -> Actor:
-    """The scripted expert, whatever the instruction."""
-    del prompt
-    return PickAndPlaceExpert(frame)
+class ExpertActor:
+    """The scripted expert of libero_spatial."""
+
+    def __init__(self, frame: Frame, prompt: str) -> None:
+        """Plans from the first frame, whatever the instruction.
+
+        Raises:
+            ValueError: the scene has no bowl to put on a plate.
+        """
+        missing = {BOWL, PLATE} - set(frame.objects)
+        if missing:
+            raise ValueError(f"The expert moves the black bowl to the plate; this scene lacks {sorted(missing)}.")
+        self._expert = PickAndPlaceExpert(frame.objects[BOWL][:3], frame.objects[PLATE][:3], frame.hand[:3])
+
+    def act(self, frame: Frame) -> NDArray[np.float64]:
+        """The next action [7]."""
+        return self._expert.act(frame.hand[:3])

@@ -4,16 +4,18 @@ It reads object positions that only a simulator knows. It is what proves the ben
 what moves the simulated robot before a policy is trained; it does not solve every task (see docs/libero.md).
 """
 
+import copy
 import dataclasses
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openpi_sim.libero.world import Frame
-
 METRES_PER_UNIT: Final = 0.05
 """Position delta that an action of 1 asks the controller for."""
+
+RESPONSE: Final = 0.2
+"""Part of a delta that the hand moves within the step it is commanded for, about."""
 
 OPEN: Final = -1.0
 CLOSE: Final = 1.0
@@ -40,38 +42,59 @@ class Waypoint:
 
 
 class PickAndPlaceExpert:
-    """Moves from waypoint to waypoint with a proportional controller, chunk by chunk or step by step."""
+    """Moves from waypoint to waypoint with a proportional controller, step by step or chunk by chunk."""
 
-    def __init__(self, frame: Frame, *, gain: float = 1.0, rim: NDArray[np.float64] = RIM) -> None:
-        """Plans from the first frame of an episode.
+    def __init__(
+        self,
+        bowl: NDArray[np.float64],
+        plate: NDArray[np.float64],
+        hand: NDArray[np.float64],
+        *,
+        gain: float = 1.0,
+        rim: NDArray[np.float64] = RIM,
+    ) -> None:
+        """Plans an episode of a settled scene.
 
         Args:
-            frame: the settled scene; needs `akita_black_bowl_1` and `plate_1` among its objects.
+            bowl: position of the bowl [m], world frame.
+            plate: where it belongs.
+            hand: where the end effector is.
             gain: share of the remaining distance that one step asks for.
             rim: from the bowl's origin to the grasp point [m].
-
-        Raises:
-            ValueError: the scene has no such objects.
         """
-        missing = {"akita_black_bowl_1", "plate_1"} - set(frame.objects)
-        if missing:
-            raise ValueError(f"The expert moves the black bowl to the plate; this scene lacks {sorted(missing)}.")
         self._gain = gain
-        self._waypoints = _plan(frame.objects["akita_black_bowl_1"], frame.objects["plate_1"], rim, frame.state[:3])
+        self._waypoints = _plan(bowl, plate, rim, hand)
         self._waited = 0
 
-    def act(self, frame: Frame) -> NDArray[np.float64]:
-        """The next action [7]; stays with the fingers open once everything is done."""
-        while len(self._waypoints) > 1 and self._reached(frame):
+    def act(self, hand: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The next action [7] with the end effector at `hand` [3]; in the end it stays, with the fingers open."""
+        while len(self._waypoints) > 1 and self._reached(hand):
             self._waypoints.pop(0)
             self._waited = 0
         waypoint = self._waypoints[0]
-        delta = (waypoint.target - frame.state[:3]) / METRES_PER_UNIT * self._gain
+        delta = (waypoint.target - hand) / METRES_PER_UNIT * self._gain
         return np.concatenate([np.clip(delta, -1.0, 1.0), np.zeros(3), [waypoint.grip]])
 
-    def _reached(self, frame: Frame) -> bool:
+    def chunk(self, hand: NDArray[np.float64], horizon: int, elapsed: int = 1) -> NDArray[np.float64]:
+        """The next actions [horizon, 7], those after the first by where the hand will about be.
+
+        Args:
+            hand: where the end effector is now [m].
+            horizon: how many.
+            elapsed: steps since the last chunk was asked for.
+        """
+        if self._waited:
+            self._waited += elapsed - 1
+        actions = [self.act(hand)]
+        ahead = copy.deepcopy(self)
+        while len(actions) < horizon:
+            hand = hand + RESPONSE * METRES_PER_UNIT * actions[-1][:3]
+            actions.append(ahead.act(hand))
+        return np.stack(actions)
+
+    def _reached(self, hand: NDArray[np.float64]) -> bool:
         waypoint = self._waypoints[0]
-        if np.linalg.norm(waypoint.target - frame.state[:3]) > waypoint.tolerance and self._waited == 0:
+        if np.linalg.norm(waypoint.target - hand) > waypoint.tolerance and self._waited == 0:
             return False
         self._waited += 1
         return self._waited > waypoint.wait

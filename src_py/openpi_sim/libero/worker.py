@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from openpi_sim.libero.episode import Actor, ChunkActor, Outcome, expert_actor, run_episode
+from openpi_sim.libero.episode import Actor, ChunkActor, ExpertActor, Outcome, run_episode
 from openpi_sim.libero.suites import CONTROL_HZ, find_suite
-from openpi_sim.libero.world import Frame, LiberoWorld
+from openpi_sim.libero.world import CAMERAS, Frame, LiberoWorld
 
 
 class Worker:
@@ -46,7 +46,8 @@ class Worker:
         if self._world is None or task != self._task:
             if self._world is not None:
                 self._world.close()
-            self._world = LiberoWorld(self._options.suite, task, render=self._options.render, seed=self._options.seed)
+            cameras = CAMERAS if self._options.render else ()
+            self._world = LiberoWorld(self._options.suite, task, cameras=cameras, seed=self._options.seed)
             self._task = task
         return self._world
 
@@ -74,7 +75,7 @@ def write_video(path: pathlib.Path, outcome: Outcome) -> None:
 
 def _actor_factory(server: str) -> Callable[[Frame, str], Actor]:
     if not server:
-        return expert_actor
+        return ExpertActor
     from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
     host, _, port = server.rpartition(":")

@@ -1,14 +1,15 @@
 """One LIBERO task as a simulated robot: what a policy is shown, and what it may command."""
 
 import dataclasses
-import math
 import os
 import pathlib
+from collections.abc import Collection
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from openpi_runtime.rotations import axis_angle
 from openpi_sim.libero.suites import SETTLING_STEPS, find_suite
 
 IDLE_ACTION: Final = np.array([0.0] * 6 + [-1.0])
@@ -26,15 +27,22 @@ class Frame:
 
     Attributes:
         images: camera name -> uint8 [H, W, 3], turned by 180 degrees as policies were trained; empty without rendering.
-        state: float64 [8]: end effector position [m], orientation as axis-angle [rad] in the robot's base frame,
+        state: float64 [8]: end effector position [m], orientation as axis-angle [rad], both in the world frame, and
             the two finger positions [m].
-        objects: object name -> position [m], float64 [3], in the world frame; what only a simulator knows.
+        hand: pose of the end effector in the world frame, float64 [7]: position [m], quaternion w x y z.
+        joints: joint name -> (position, velocity) of the arm [rad, rad/s] and the fingers [m, m/s].
+        objects: object name -> pose in the world frame, float64 [7] as `hand`; what only a simulator knows. Those the
+            task is about come first, in the task's order.
+        reward: what the task gives.
         success: the task's goal holds.
     """
 
     images: dict[str, NDArray[np.uint8]]
     state: NDArray[np.float64]
+    hand: NDArray[np.float64]
+    joints: dict[str, tuple[float, float]]
     objects: dict[str, NDArray[np.float64]]
+    reward: float
     success: bool
 
 
@@ -45,14 +53,22 @@ class LiberoWorld:
     gripper (-1 open, +1 close).
     """
 
-    def __init__(self, suite: str, task: int, *, resolution: int = 256, render: bool = True, seed: int = 7) -> None:
+    def __init__(
+        self,
+        suite: str,
+        task: int,
+        *,
+        resolution: tuple[int, int] = (256, 256),
+        cameras: Collection[str] = tuple(CAMERAS),
+        seed: int = 7,
+    ) -> None:
         """Loads the task.
 
         Args:
             suite: name of a suite, see `suites.SUITES`.
             task: its index in the suite.
             resolution: height and width of the images, pixels.
-            render: without it there are no images and a step takes a tenth of the time.
+            cameras: those of `CAMERAS` that are rendered; without any, a step takes a tenth of the time.
             seed: seed of the simulator; results are published with 7.
 
         Raises:
@@ -66,8 +82,7 @@ class LiberoWorld:
         benchmark = _import_libero().benchmark.get_benchmark_dict()[known.benchmark]()
         self.language: str = benchmark.get_task(task).language
         self._initial_states: NDArray[np.float64] = np.asarray(benchmark.get_task_init_states(task))
-        self._render = render
-        self._env = _make_env(benchmark.get_task(task), resolution=resolution, render=render)
+        self._env = _make_env(benchmark.get_task(task), resolution=resolution, cameras=cameras)
         self._env.seed(seed)
 
     @property
@@ -92,46 +107,49 @@ class LiberoWorld:
         action = np.asarray(action, dtype=np.float64)
         if action.shape != (ACTION_DIM,) or not np.isfinite(action).all():
             raise ValueError(f"A LIBERO action is {ACTION_DIM} finite numbers, not {action!r} of shape {action.shape}.")
-        observation, _, done, _ = self._env.step(action.tolist())
-        return self._frame(observation, success=bool(done))
+        observation, reward, done, _ = self._env.step(action.tolist())
+        return self._frame(observation, reward=float(reward), success=bool(done))
 
     def close(self) -> None:
         """Frees the simulator and its renderer."""
         self._env.close()
 
-    def _frame(self, observation: dict[str, Any], *, success: bool) -> Frame:
+    def _frame(self, observation: dict[str, Any], *, reward: float, success: bool) -> Frame:
         images = {
             name: np.ascontiguousarray(observation[key][::-1, ::-1])
             for name, key in CAMERAS.items()
             if key in observation
         }
-        objects = {
-            key.removesuffix("_pos"): np.asarray(value, dtype=np.float64)
-            for key, value in observation.items()
-            if key.endswith("_pos") and "robot0" not in key
-        }
-        state = np.concatenate(
-            [
-                observation["robot0_eef_pos"],
-                axis_angle(observation["robot0_eef_quat"]),
-                observation["robot0_gripper_qpos"],
-            ]
-        ).astype(np.float64)
-        return Frame(images=images, state=state, objects=objects, success=success)
+        hand = _pose(observation, "robot0_eef")
+        rotation, fingers = axis_angle(observation["robot0_eef_quat"]), observation["robot0_gripper_qpos"]
+        return Frame(
+            images=images,
+            state=np.concatenate([hand[:3], rotation, fingers]).astype(np.float64),
+            hand=hand,
+            joints=_joints(observation),
+            objects={name: _pose(observation, name) for name in self._objects(observation)},
+            reward=reward,
+            success=success,
+        )
+
+    def _objects(self, observation: dict[str, Any]) -> list[str]:
+        names = [key.removesuffix("_pos") for key in observation if key.endswith("_pos") and "robot0" not in key]
+        first: list[str] = self._env.obj_of_interest
+        return sorted(names, key=lambda name: first.index(name) if name in first else len(first))
 
 
-def axis_angle(quaternion: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Rotation vector [rad] of a unit quaternion (x, y, z, w).
+def _pose(observation: dict[str, Any], name: str) -> NDArray[np.float64]:
+    x, y, z, w = observation[f"{name}_quat"]
+    return np.array([*observation[f"{name}_pos"], w, x, y, z], dtype=np.float64)
 
-    The angle is 2 acos(w), from 0 to 2 pi: q and -q give different vectors, as in the data that policies were
-    trained on, so it must not be folded to [0, pi].
-    """
-    x, y, z, w = np.asarray(quaternion, dtype=np.float64)
-    w = min(max(w, -1.0), 1.0)
-    sine = math.sqrt(1.0 - w * w)
-    if math.isclose(sine, 0.0):
-        return np.zeros(3)
-    return np.array([x, y, z]) * (2.0 * math.acos(w) / sine)
+
+def _joints(observation: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """By the names of robosuite's model."""
+    arm = zip(observation["robot0_joint_pos"], observation["robot0_joint_vel"], strict=True)
+    fingers = zip(observation["robot0_gripper_qpos"], observation["robot0_gripper_qvel"], strict=True)
+    named = [(f"robot0_joint{number}", reading) for number, reading in enumerate(arm, start=1)]
+    named += [(f"gripper0_finger_joint{number}", reading) for number, reading in enumerate(fingers, start=1)]
+    return {name: (float(position), float(velocity)) for name, (position, velocity) in named}
 
 
 def _import_libero() -> Any:
@@ -146,16 +164,17 @@ def _import_libero() -> Any:
     return libero
 
 
-def _make_env(task: Any, *, resolution: int, render: bool) -> Any:
+def _make_env(task: Any, *, resolution: tuple[int, int], cameras: Collection[str]) -> Any:
     libero = _import_libero()
     from libero.libero.envs.env_wrapper import ControlEnv
 
     return ControlEnv(
         bddl_file_name=str(pathlib.Path(libero.get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)),
-        use_camera_obs=render,
-        has_offscreen_renderer=render,
-        camera_names=["agentview", "robot0_eye_in_hand"],
-        camera_heights=resolution,
-        camera_widths=resolution,
+        use_camera_obs=bool(cameras),
+        has_offscreen_renderer=bool(cameras),
+        camera_names=[CAMERAS[name].removesuffix("_image") for name in cameras],
+        camera_heights=resolution[0],
+        camera_widths=resolution[1],
         hard_reset=False,
+        ignore_done=True,  # episodes end by the protocol, and a robot that is left alone goes on
     )

@@ -1,24 +1,27 @@
 """`bag_recorder_node`: everything a policy sees and a robot does, as a bag that `ros2 bag` and rosbags read."""
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from openpi_msgs.msg import ActionChunk, ExecutorState
 from rclpy.qos import QoSProfile
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
-from std_msgs.msg import Bool, Float32, Float64MultiArray
-from trajectory_msgs.msg import JointTrajectory
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Bool, Float32
 
 from openpi_ros import lifecycle, qos
+from openpi_ros.outputs import command_topics
+from openpi_ros.robot_state import state_topics
 from openpi_runtime.robots import RobotSpec, load_robot
 
 _VERSION: Final = 9  # of the bag format; Jazzy's
-_CONTROLLER_TYPES: dict[str, type] = {"joint_trajectory": JointTrajectory, "forward": Float64MultiArray}
+# Packages whose messages rosbags does not know, where they are installed.
+_PACKAGES: Final = ("openpi_msgs", "interbotix_xs_msgs")
 
 
 class BagRecorderNode(lifecycle.ManagedNode):
@@ -55,12 +58,11 @@ def topics(robot: RobotSpec) -> Iterator[tuple[type, str, QoSProfile]]:
         yield (CompressedImage if camera.compressed else Image), camera.topic, qos.SENSOR
         if camera.info_topic:
             yield CameraInfo, camera.info_topic, qos.SENSOR
-    for topic in dict.fromkeys(group.joint_states for group in robot.groups):
-        yield JointState, topic, qos.SENSOR
+    for topic, kind in state_topics(robot).items():
+        yield kind, topic, qos.SENSOR
     for group in robot.groups:
-        for controller, kind in _CONTROLLER_TYPES.items():
-            if controller in group.controllers:
-                yield kind, group.controllers[controller]["topic"], qos.COMMAND
+        for kind, topic in command_topics(group):
+            yield kind, topic, qos.COMMAND
     yield ActionChunk, "openpi_policy_node/action_chunk", qos.CHUNK
     yield ExecutorState, "chunk_executor_node/state", qos.STATE
     yield Bool, "sim/success", qos.STATE
@@ -73,11 +75,12 @@ def _type_name(kind: Any) -> str:
 
 
 def _typestore() -> Any:
-    """Jazzy's types and this project's, read from the definitions that are installed."""
+    """Jazzy's types and those of `_PACKAGES`, read from the definitions that are installed."""
     store = get_typestore(Stores.ROS2_JAZZY)
-    folder = Path(get_package_share_directory("openpi_msgs")) / "msg"
-    for path in sorted(folder.glob("*.msg")):
-        store.register(get_types_from_msg(path.read_text(), f"openpi_msgs/msg/{path.stem}"))
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            for path in sorted((Path(get_package_share_directory(package)) / "msg").glob("*.msg")):
+                store.register(get_types_from_msg(path.read_text(), f"{package}/msg/{path.stem}"))
     return store
 
 

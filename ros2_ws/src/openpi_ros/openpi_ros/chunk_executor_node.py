@@ -10,12 +10,12 @@ from typing import Any, cast
 import numpy as np
 from openpi_msgs.msg import ActionChunk, ExecutorState
 from rclpy.clock import ROSClock
-from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
 from openpi_ros import diagnostics, lifecycle, qos, realtime
 from openpi_ros.conversions import chunk_from_message, time_ns, to_time
 from openpi_ros.outputs import RobotOutput
+from openpi_ros.robot_state import StateMessage, reading, state_topics
 from openpi_ros.tick_statistics import TickStatistics
 from openpi_ros.ticker import Ticker
 from openpi_runtime.briefing import briefing
@@ -52,8 +52,8 @@ class ChunkExecutorNode(lifecycle.ManagedNode):
         self.resources.callback(self._output.close)
         self._state = self.create_publisher(ExecutorState, "~/state", qos.STATE)
         self.create_subscription(ActionChunk, self.params["chunk_topic"], self._on_chunk, qos.CHUNK)
-        for topic in self._executor.joint_topics:
-            self._listen(topic)
+        for topic, kind in state_topics(self._robot).items():
+            self._listen(topic, kind)
         self.create_service(SetBool, "~/run", self._on_run)
         self.create_service(Trigger, "~/estop", self._on_estop)
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -81,14 +81,15 @@ class ChunkExecutorNode(lifecycle.ManagedNode):
         self.get_logger().info(briefing(self._robot, limits, rules, controller=controller, names=output.names, **kind))
         return output
 
-    def _listen(self, topic: str) -> None:
-        def on_joint_state(message: JointState) -> None:
+    def _listen(self, topic: str, kind: type) -> None:
+        def on_state(message: StateMessage) -> None:
             now_ns = self._now_ns()
             stamp_ns = time_ns(message.header.stamp) or now_ns
+            names, positions = reading(message)
             with self._lock:
-                self._executor.on_joint_state(topic, stamp_ns, message.name, message.position, now_ns)
+                self._executor.on_joint_state(topic, stamp_ns, names, positions, now_ns)
 
-        self.create_subscription(JointState, topic, on_joint_state, qos.SENSOR)
+        self.create_subscription(kind, topic, on_state, qos.SENSOR)
 
     def _on_chunk(self, message: ActionChunk) -> None:
         begun = time.monotonic_ns()

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from rclpy.node import Node
-from sensor_msgs.msg import CompressedImage, Image, JointState
+from sensor_msgs.msg import CompressedImage, Image
 
 from openpi_ros import qos
 from openpi_ros.backends.base import MEASURED, STAMP
 from openpi_ros.conversions import compressed_array, image_array, time_ns
+from openpi_ros.robot_state import StateMessage, reading, state_topics
 from openpi_runtime.joints import JointMerger
 from openpi_runtime.observations import ObservationLayout
 from openpi_runtime.robots import Camera, RobotSpec
@@ -51,7 +52,7 @@ class Rate:
 
 
 class Sensing:
-    """Subscribes to the cameras and joint states; `on_new` is called after each message that brought news."""
+    """Subscribes to cameras and what measures the state; `on_new` is called after each message that brought news."""
 
     def __init__(
         self,
@@ -73,8 +74,8 @@ class Sensing:
         self.topics: dict[str, str] = {}
         for camera in cameras:
             self._subscribe_camera(camera)
-        for topic in self._joints.topics:
-            self._subscribe_joints(topic)
+        for topic, kind in state_topics(robot).items():
+            self._subscribe_state(topic, kind)
 
     def reference_ns(self) -> int | None:
         """The time the next observation is for; None while a stream is still to come.
@@ -113,8 +114,8 @@ class Sensing:
         kind: type = CompressedImage if camera.compressed else Image
         self._subscribe(kind, camera.name, camera.topic, lambda message: self._on_image(camera.name, message))
 
-    def _subscribe_joints(self, topic: str) -> None:
-        self._subscribe(JointState, topic, topic, lambda message: self._on_joints(topic, message))
+    def _subscribe_state(self, topic: str, kind: type) -> None:
+        self._subscribe(kind, topic, topic, lambda message: self._on_state(topic, message))
 
     def _subscribe(self, kind: type, name: str, topic: str, callback: Callable) -> None:
         rate = self.rates[name] = Rate()
@@ -129,9 +130,9 @@ class Sensing:
     def _on_image(self, name: str, message: Image | CompressedImage) -> None:
         self._add(name, time_ns(message.header.stamp), message)
 
-    def _on_joints(self, topic: str, message: JointState) -> None:
+    def _on_state(self, topic: str, message: StateMessage) -> None:
         now_ns = self._now_ns()
-        self._joints.update(topic, time_ns(message.header.stamp), message.name, message.position, now_ns)
+        self._joints.update(topic, time_ns(message.header.stamp), *reading(message), now_ns)
         sample = self._joints.sample(now_ns)
         if not isinstance(sample, Missing):
             self._add(STATE, sample.stamp_ns, sample.values)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
-from geometry_msgs.msg import Point, Pose, PoseArray, Quaternion
+from geometry_msgs.msg import Point, Pose, PoseArray, PoseStamped, Quaternion
 from jaxtyping import Float
 from sensor_msgs.msg import CameraInfo, JointState
 
@@ -34,12 +34,23 @@ def camera_info(camera: Intrinsics, stamp_ns: int, frame_id: str) -> CameraInfo:
 
 def poses(objects: Iterable[Float[np.ndarray, "7"]], stamp_ns: int) -> PoseArray:
     """True poses of objects (m, quaternion w x y z) in the frame `world`."""
-    message = PoseArray()
+    message = PoseArray(poses=[_pose(values) for values in objects])
     message.header.stamp = to_time(stamp_ns)
     message.header.frame_id = "world"
-    for x, y, z, qw, qx, qy, qz in (pose.tolist() for pose in objects):
-        message.poses.append(Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(w=qw, x=qx, y=qy, z=qz)))
     return message
+
+
+def pose_stamped(hand: Float[np.ndarray, "7"], stamp_ns: int) -> PoseStamped:
+    """The pose of an end effector (m, quaternion w x y z) in the frame `world`."""
+    message = PoseStamped(pose=_pose(hand))
+    message.header.stamp = to_time(stamp_ns)
+    message.header.frame_id = "world"
+    return message
+
+
+def _pose(values: Float[np.ndarray, "7"]) -> Pose:
+    x, y, z, qw, qx, qy, qz = values.tolist()
+    return Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(w=qw, x=qx, y=qy, z=qz))
 
 
 def objects(message: PoseArray) -> list[Float[np.ndarray, "7"]]:

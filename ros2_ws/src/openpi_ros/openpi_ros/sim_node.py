@@ -1,8 +1,8 @@
 """The base of all simulators' nodes: a world behind the topics of the real robot, and the clock everything runs on."""
 
-from typing import Any
+from typing import Any, ClassVar
 
-from geometry_msgs.msg import PoseArray
+from geometry_msgs.msg import PoseArray, PoseStamped
 from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -19,16 +19,32 @@ from openpi_sim.world import Intrinsics, World
 _FACTOR_PERIOD_NS = 500_000_000
 _LOG_PERIOD_S = 1.0
 
+Calibration = tuple[Publisher, Intrinsics]
+
 
 class SimulationNode(lifecycle.ManagedNode):
     """Publishes /clock, joint states, cameras and what only a simulator knows; obeys commands.
 
     Every message carries simulated time. The simulation runs in a thread of its own, which also publishes.
+
+    Attributes:
+        reset_timeout_s: wall time that a reset may take.
     """
+
+    reset_timeout_s: ClassVar[float] = 10.0
 
     def make_world(self, robot: RobotSpec) -> World:
         """What is simulated, from `self.params`. A subclass writes this."""
         raise TypeError(f"{type(self).__name__} must define make_world.")
+
+    def begin_episode(self) -> int:
+        """Starts an episode from `self.params` and returns its number. A subclass may add to it.
+
+        Raises:
+            ValueError: there is no such episode.
+            TimeoutError: the simulation did not answer.
+        """
+        return self._loop.reset(self.params["seed"])
 
     def set_up(self) -> None:
         robot = load_robot(self.params["robot"])
@@ -38,7 +54,7 @@ class SimulationNode(lifecycle.ManagedNode):
         self._loop = SimulationLoop(world, self._settings(world.period_ns), self._report)
         self._loop.start()
         self.resources.callback(self._loop.close)
-        self._loop.reset(self.params["seed"])
+        self.begin_episode()
         for group in robot.groups:
             self._obey(group)
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -58,6 +74,7 @@ class SimulationNode(lifecycle.ManagedNode):
             steps_per_image=max(1, round(1e9 / period_ns / self.params["camera_hz"])),
             max_real_time_factor=self.params["max_real_time_factor"],
             command_wait=self.params["command_wait"],
+            reset_timeout=self.reset_timeout_s,
         )
 
     def _obey(self, group: Group) -> None:
@@ -84,8 +101,8 @@ class SimulationNode(lifecycle.ManagedNode):
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
-            episode = self._loop.reset(self.params["seed"])
-        except TimeoutError as error:
+            episode = self.begin_episode()
+        except (ValueError, TimeoutError) as error:
             response.message = str(error)
             return response
         response.success = True
@@ -99,6 +116,7 @@ class _Reporter:
     def __init__(self, node: SimulationNode, robot: RobotSpec, world: World) -> None:
         self._node = node
         self._joints = {g.name: node.create_publisher(JointState, g.joint_states, qos.SENSOR) for g in robot.groups}
+        self._hands = {g.name: node.create_publisher(PoseStamped, g.pose, qos.SENSOR) for g in robot.groups if g.pose}
         self._clock = node.create_publisher(Clock, "/clock", qos.STATE)
         self._reward = node.create_publisher(Float32, "sim/reward", qos.STATE)
         self._success = node.create_publisher(Bool, "sim/success", qos.STATE)
@@ -109,10 +127,12 @@ class _Reporter:
         wanted = [camera for camera in robot.cameras if camera.name in node.params["cameras"]]
         self._cameras = {camera.name: self._camera(camera, world) for camera in wanted}
 
-    def _camera(self, camera: Camera, world: World) -> tuple[Camera, Publisher, Publisher | None, Intrinsics]:
-        info = self._node.create_publisher(CameraInfo, camera.info_topic, qos.SENSOR) if camera.info_topic else None
+    def _camera(self, camera: Camera, world: World) -> tuple[Camera, Publisher, Calibration | None]:
+        pictures = self._node.create_publisher(Image, camera.topic, qos.SENSOR)
+        if not camera.info_topic:
+            return camera, pictures, None
         pinhole = world.intrinsics(camera.name, self._node.params["width"], self._node.params["height"])
-        return camera, self._node.create_publisher(Image, camera.topic, qos.SENSOR), info, pinhole
+        return camera, pictures, (self._node.create_publisher(CameraInfo, camera.info_topic, qos.SENSOR), pinhole)
 
     def on_episode(self, episode: int) -> None:
         self._episode.publish(UInt32(data=episode))
@@ -121,6 +141,8 @@ class _Reporter:
     def on_step(self, time_ns: int, world: World) -> None:
         for group, reading in world.readings().items():
             self._joints[group].publish(sim_messages.joint_state(reading, time_ns))
+            if reading.hand is not None:
+                self._hands[group].publish(sim_messages.pose_stamped(reading.hand, time_ns))
         # After the joint states and before the cameras: whoever acts at this time has the state of this time, and
         # has the time it takes to render to act.
         self._clock.publish(Clock(clock=to_time(time_ns)))
@@ -132,9 +154,10 @@ class _Reporter:
             self._next_factor_ns = time_ns + _FACTOR_PERIOD_NS
 
     def on_image(self, time_ns: int, camera: str, image: Any) -> None:
-        spec, pictures, infos, pinhole = self._cameras[camera]
+        spec, pictures, calibration = self._cameras[camera]
         pictures.publish(image_message(image, time_ns, spec.frame))
-        if infos is not None:
+        if calibration is not None:
+            infos, pinhole = calibration
             infos.publish(sim_messages.camera_info(pinhole, time_ns, spec.frame))
 
     def on_failure(self, error: Exception) -> None:
