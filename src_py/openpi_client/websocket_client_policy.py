@@ -2,9 +2,10 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from openpi_client import async_client, base_policy, dialects, errors
@@ -36,10 +37,8 @@ class WebsocketClientPolicy(base_policy.BasePolicy):
         self._open(async_client.policy_url(host, port), api_key, options, dialects.PolicyDialect())
 
     def _open(self, url: str, api_key: str | None, options: ClientOptions | None, dialect: dialects.Dialect) -> None:
-        self._loop = _LoopThread()
-        self._cancel_lock = threading.Lock()
-        self._waiting: set[concurrent.futures.Future[Any]] = set()
         self._client = async_client.AsyncWebsocketClientPolicy(url, api_key, options=options, dialect=dialect)
+        self._loop = _LoopThread(self._client.drop)
         self._finalizer = weakref.finalize(self, _LoopThread.stop, self._loop)
         try:
             self._run(self._client.connect())
@@ -70,16 +69,13 @@ class WebsocketClientPolicy(base_policy.BasePolicy):
 
     def cancel(self) -> None:
         """Make every `infer` that waits raise RequestCancelledError; the server forgets their requests."""
-        with self._cancel_lock:
-            waiting = list(self._waiting)
-        for future in waiting:
-            future.cancel()
+        self._loop.cancel()
 
     def close(self) -> None:
         """Release the connection and its thread. A closed client cannot be used again."""
         self.cancel()
-        if self._loop.alive:
-            self._loop.submit(self._client.close()).result()
+        with contextlib.suppress(errors.PolicyClientError):  # another thread may be closing it as well
+            self._run(self._client.close())
         self._finalizer()
 
     def __enter__(self) -> "WebsocketClientPolicy":
@@ -90,47 +86,59 @@ class WebsocketClientPolicy(base_policy.BasePolicy):
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
         future = self._loop.submit(call)
-        with self._cancel_lock:
-            self._waiting.add(future)
         try:
             return future.result()
         except concurrent.futures.CancelledError:
             raise errors.RequestCancelledError("The request was cancelled.") from None
         finally:
-            future.cancel()  # of a caller that was interrupted
-            with self._cancel_lock:
-                self._waiting.discard(future)
+            self._loop.discard(future)
 
 
 class _LoopThread:
-    """An event loop in a thread of its own: it answers the server's pings while the caller is busy."""
+    """An event loop in a thread of its own: it answers the server's pings while the caller is busy.
 
-    def __init__(self) -> None:
+    The lock keeps every call into the loop before its end, after which nothing may be asked of it.
+    """
+
+    def __init__(self, at_end: Callable[[], None]) -> None:
+        self._at_end = at_end
         self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()
+        self._open = True
+        self._waiting: set[concurrent.futures.Future[Any]] = set()
         self._thread = threading.Thread(target=self._main, name="openpi-client", daemon=True)
         self._thread.start()
 
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive() and not self._loop.is_closed()
-
     def submit(self, call: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
-        if not self.alive:
-            call.close()
-            raise errors.ServerLostError("This client has been closed.")
-        return asyncio.run_coroutine_threadsafe(call, self._loop)
+        with self._lock:
+            if not self._open or not self._thread.is_alive():  # threads do not survive a fork
+                call.close()
+                raise errors.ServerLostError("This client has been closed.")
+            future = asyncio.run_coroutine_threadsafe(call, self._loop)
+            self._waiting.add(future)
+            return future
+
+    def discard(self, future: "concurrent.futures.Future[Any]") -> None:
+        """Nobody waits for it any more, be it done or not."""
+        with self._lock:
+            self._waiting.discard(future)
+            if self._open:
+                future.cancel()
+
+    def cancel(self) -> None:
+        with self._lock:
+            for future in self._waiting if self._open else ():
+                future.cancel()
 
     def stop(self) -> None:
-        if self.alive:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        with self._lock:
+            if self._open:
+                self._open = False
+                self._loop.call_soon_threadsafe(self._loop.stop)
+        if threading.current_thread() is not self._thread:  # as a garbage collection may make it
             self._thread.join(timeout=5.0)
 
     def _main(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            for task in asyncio.all_tasks(self._loop):
-                task.cancel()
-            self._loop.run_until_complete(asyncio.sleep(0.01))
-            self._loop.close()
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # at its end, cancels whatever is left
+            runner.get_loop().run_forever()
+            self._at_end()

@@ -150,6 +150,30 @@ def test_closed_client_says_so():
         policy.close()
 
 
+def test_closing_while_others_ask_cancel_and_close(caplog):
+    outcomes = []
+
+    def call(function):
+        try:
+            function()
+        except Exception as error:
+            outcomes.append(type(error))
+
+    with FakeServer(lambda _: None) as server:
+        for _ in range(15):
+            policy = connect(server, ClientOptions(timeout_s=30))
+            calls = [*[lambda: policy.infer({})] * 4, *[policy.close] * 3, *[policy.cancel] * 3]  # noqa: B023
+            threads = [threading.Thread(target=call, args=(one,), daemon=True) for one in calls]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(10)
+                assert not thread.is_alive()
+    assert set(outcomes) <= {errors.RequestCancelledError, errors.ServerLostError}
+    assert len(outcomes) == 15 * 4  # every infer, and nothing else
+    assert not [record for record in caplog.records if record.name in ("asyncio", "concurrent.futures")]
+
+
 def test_statistics():
     with FakeServer() as server, connect(server) as policy:
         for _ in range(5):
