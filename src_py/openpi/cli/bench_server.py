@@ -1,10 +1,15 @@
 """Measure the policy server beside the published one: openpi bench server [--json FILE]."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-POLICIES = ("instant", "accelerator", "tiny")
+if TYPE_CHECKING:
+    from openpi.serving.benchmark import Load
+
+POLICIES = {"instant": 1.0, "accelerator": 0.5, "tiny": 0.5}  # with the share of requests that they are worth
 COLUMNS = ("server", "policy", "observation", "clients", "p50_ms", "p99_ms", "requests_per_s")
 
 
@@ -13,11 +18,11 @@ class Args:
     """Options of `openpi bench server`."""
 
     clients: tuple[int, ...] = (1, 4, 16)
-    policies: tuple[str, ...] = POLICIES
+    policies: tuple[str, ...] = tuple(POLICIES)
     """instant: answers at once. accelerator: 20 ms a run, whatever the batch. tiny: pi0_aloha_sim_small."""
-    requests: int = 300
+    requests: int = 100
     """Requests a round, over all clients."""
-    rounds: int = 3
+    rounds: int = 10
     """The two servers take turns so often."""
     published: bool = True
     """Install PyPI's openpi-server in an environment of its own and measure it too."""
@@ -25,7 +30,7 @@ class Args:
     """File for the figures."""
 
     def __post_init__(self) -> None:
-        unknown = set(self.policies) - set(POLICIES)
+        unknown = set(self.policies) - POLICIES.keys()
         if unknown:
             raise ValueError(f"There is no policy {', '.join(unknown)}; there are {', '.join(POLICIES)}.")
 
@@ -38,25 +43,32 @@ def main(args: Args) -> int:
     from openpi.serving import benchmark, published
 
     python = published.interpreter("openpi") if args.published else None
-    rows: list[dict[str, object]] = []
-    for load in track(loads(args), "Measuring", console=Console(stderr=True), transient=True):
-        rows += [figures.row() for figures in benchmark.measure(load, python, args.rounds)]
+    wanted = loads(args)
+    figures = itertools.chain.from_iterable(
+        benchmark.measure(policy, wanted[policy], python, args.rounds) for policy in args.policies
+    )
+    total, console = sum(map(len, wanted.values())), Console(stderr=True)
+    rows = [one.row() for both in track(figures, "Measuring", total, console=console, transient=True) for one in both]
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
     return 0
 
 
-def loads(args: Args) -> "list[benchmark.Load]":
-    """Everything to be measured."""
-    from openpi.serving import benchmark
+def loads(args: Args) -> "dict[str, list[Load]]":
+    """Everything to be measured, by policy."""
+    from openpi.serving.benchmark import Load
 
-    result = [
-        benchmark.Load(policy, clients, "3x224", max(10, _total(policy, args.requests) // clients))
+    result = {
+        policy: [
+            Load(policy, clients, "3x224", max(2, int(args.requests * POLICIES[policy]) // clients))
+            for clients in args.clients
+        ]
         for policy in args.policies
-        for clients in args.clients
-    ]
-    return [*result, benchmark.Load("instant", 1, "640x480", args.requests)]
+    }
+    if "instant" in result:
+        result["instant"].append(Load("instant", 1, "640x480", args.requests))
+    return result
 
 
 def table(rows: list[dict[str, object]]) -> str:
@@ -64,7 +76,3 @@ def table(rows: list[dict[str, object]]) -> str:
     lines = [" | ".join(COLUMNS), " | ".join("---" for _ in COLUMNS)]
     lines += [" | ".join(str(row[column]) for column in COLUMNS) for row in rows]
     return "\n".join(f"| {line} |" for line in lines)
-
-
-def _total(policy: str, requests: int) -> int:
-    return requests if policy == "instant" else max(1, requests // 2)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,18 +50,23 @@ class Figures:
         return {"server": self.which, **load, **figures}
 
 
-def measure(load: Load, published_python: Path | None, rounds: int = 3) -> list[Figures]:
-    """Figures of our server and, where its interpreter is given, the published one; they take turns."""
+def measure(policy: str, loads: Sequence[Load], published_python: Path | None, rounds: int) -> Iterator[list[Figures]]:
+    """Figures of each load on this policy: of our server and, where its interpreter is given, the published one."""
     servers: tuple[Which, ...] = ("ours", "published") if published_python else ("ours",)
-    times: dict[Which, list[float]] = {which: [] for which in servers}
-    rates: dict[Which, list[float]] = {which: [] for which in servers}
     with contextlib.ExitStack() as stack:
-        ports = {which: stack.enter_context(_server(which, load.policy, published_python)) for which in servers}
-        for _, which in itertools.product(range(rounds), servers):
-            took, rate = asyncio.run(_ask(ports[which], load))
-            times[which] += took
-            rates[which].append(rate)
-    return [_figures(which, load, times[which], rates[which]) for which in servers]
+        ports = {which: stack.enter_context(_server(which, policy, published_python)) for which in servers}
+        for load in loads:
+            yield _take_turns(load, ports, rounds)
+
+
+def _take_turns(load: Load, ports: Mapping[Which, int], rounds: int) -> list[Figures]:
+    times: dict[Which, list[float]] = {which: [] for which in ports}
+    rates: dict[Which, list[float]] = {which: [] for which in ports}
+    for _, (which, port) in itertools.product(range(rounds), ports.items()):
+        took, rate = asyncio.run(_ask(port, load))
+        times[which] += took
+        rates[which].append(rate)
+    return [_figures(which, load, times[which], rates[which]) for which in ports]
 
 
 def observation(form: str) -> dict[str, Any]:
