@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from openpi_runtime.executor import ExecutorRules
 from openpi_runtime.robots import Column, RobotSpec
 from openpi_runtime.safety import Limits
@@ -40,10 +42,19 @@ def _headline(robot: RobotSpec, simulated: bool, dry_run: bool) -> str:
 
 
 def _rows(robot: RobotSpec, limits: Limits) -> Iterator[str]:
+    for name, text in limit_texts(robot, limits).items():
+        low, rest = text.split(" ", 1)
+        yield f"{name:22} {low:>7} {rest}"
+
+
+def limit_texts(robot: RobotSpec, limits: Limits) -> dict[str, str]:
+    """What may be commanded, in words, by "group joint"."""
+    texts = {}
     for column, low, high, fast in zip(robot.action, limits.lower, limits.upper, limits.velocity, strict=True):
         unit, speed = _units(robot, column)
-        name = f"{column.group} {column.joint}"
-        yield f"{name:20} {low:7.3f} to {high:6.3f} {unit}, at most {fast:.3g} {speed}"
+        at_most = f", at most {fast:.3g} {speed}" if np.isfinite(fast) else ""
+        texts[f"{column.group} {column.joint}"] = f"{low:.3f} to {high:.3f} {unit}{at_most}"
+    return texts
 
 
 def _units(robot: RobotSpec, column: Column) -> tuple[str, str]:

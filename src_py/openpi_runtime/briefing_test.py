@@ -1,4 +1,4 @@
-from openpi_runtime.briefing import briefing
+from openpi_runtime.briefing import briefing, limit_texts
 from openpi_runtime.conftest import twin_limits
 from openpi_runtime.executor import ExecutorRules
 from openpi_runtime.kinematics import Kinematics, command_limits
@@ -17,10 +17,10 @@ def test_what_is_commanded_where_and_within_which_limits(twin: RobotSpec) -> Non
         "  at 50 Hz, controller 'forward':",
         "  /left/commands",
         "  /right/commands",
-        "  left elbow            -1.000 to  1.000 rad, at most 2 rad/s",
-        "  left gripper           0.000 to  1.000 (0 closed, 1 open), at most 50 per s",
-        "  right elbow           -1.000 to  1.000 rad, at most 2 rad/s",
-        "  right gripper          0.000 to  1.000 (0 closed, 1 open), at most 50 per s",
+        "  left elbow              -1.000 to 1.000 rad, at most 2 rad/s",
+        "  left gripper             0.000 to 1.000 (0 closed, 1 open), at most 50 per s",
+        "  right elbow             -1.000 to 1.000 rad, at most 2 rad/s",
+        "  right gripper            0.000 to 1.000 (0 closed, 1 open), at most 50 per s",
         "  first motion at 0.5 rad/s; HOLD beyond a limit by 5% of its range, or at a step above 0.5 rad",
     ]
 
@@ -34,5 +34,11 @@ def test_velocities_are_told_as_the_positions_they_lead_to() -> None:
     droid = load_robot("droid")
     limits = command_limits(droid, Kinematics.from_file(droid.urdf_path))
     text = briefing(droid, limits, ExecutorRules(), controller="forward", names=[], simulated=True, dry_run=False)
-    assert "arm panda_joint4      -3.067 to -0.075 rad, at most 2.17 rad/s" in text
-    assert "arm gripper            0.000 to  1.000 (1 closed, 0 open)" in text
+    assert "arm panda_joint4        -3.067 to -0.075 rad, at most 2.17 rad/s" in text
+    assert "arm gripper              0.000 to 1.000 (1 closed, 0 open)" in text
+
+
+def test_deltas_are_told_as_parts_of_a_step() -> None:
+    libero = load_robot("libero")
+    texts = limit_texts(libero, command_limits(libero, Kinematics.from_file(libero.urdf_path)))
+    assert texts["arm rx"] == "-1.000 to 1.000 of a step"

@@ -159,7 +159,7 @@ class RobotSpec:
 
     @property
     def urdf_path(self) -> Path:
-        """The URDF or xacro file: absolute as given, else in the folder `urdf/`."""
+        """The URDF or xacro file: absolute, or in the folder `urdf/`."""
         return paths.urdf_dir() / self.urdf
 
     def group(self, name: str) -> Group:
@@ -216,7 +216,7 @@ def _parse(path: Path, _modified: int) -> RobotSpec:
         description=_text(top, "description"),
         rate_hz=top["rate_hz"].number(0.1, 1000.0),
         executed_steps=top["executed_steps"].integer(1, 1000),
-        urdf=top["urdf"].text(),
+        urdf=_urdf(top["urdf"], path),
         default_prompt=_text(top, "default_prompt"),
         gripper_convention=convention,
         groups=groups,
@@ -233,6 +233,12 @@ def _parse(path: Path, _modified: int) -> RobotSpec:
 
 def _text(entries: dict[str, Entry], name: str, default: str = "") -> str:
     return entries[name].text() if name in entries else default
+
+
+def _urdf(entry: Entry, description: Path) -> str:
+    """The file beside the description where there is one, else as it is given."""
+    beside = description.parent / entry.text()
+    return str(beside) if beside.is_file() else entry.text()
 
 
 def _rest(top: dict[str, Entry], size: int) -> tuple[float, ...]:

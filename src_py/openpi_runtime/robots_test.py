@@ -62,6 +62,14 @@ def test_unknown_robot_names_the_known_ones() -> None:
         load_robot("alhoa")
 
 
+def test_a_urdf_beside_the_description_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "robot.yaml").write_text(TWIN)
+    assert load_robot(tmp_path / "robot.yaml").urdf == "twin.urdf"
+    (tmp_path / "mine.yaml").write_text(TWIN)
+    (tmp_path / "twin.urdf").touch()
+    assert load_robot(tmp_path / "mine.yaml").urdf_path == tmp_path / "twin.urdf"
+
+
 def test_missing_file_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="cannot be read"):
         load_robot(tmp_path / "none.yaml")

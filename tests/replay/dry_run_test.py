@@ -12,10 +12,9 @@ from openpi_ros.commander import PolicyCommander
 @pytest.mark.parametrize("dry_run", ["true", "false"])
 def test_every_stack_passes_it_on(name, dry_run):
     stack = STACKS[name]
+    given = {"dry_run": dry_run} | ({"robot": "droid"} if name == "robot" else {})
     executor = next(
-        process
-        for process in stack.compose(stack.resolve({"dry_run": dry_run}))
-        if process.executable == "chunk_executor_node"
+        process for process in stack.compose(stack.resolve(given)) if process.executable == "chunk_executor_node"
     )
     assert executor.parameters["dry_run"] == (dry_run == "true")
 

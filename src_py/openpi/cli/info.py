@@ -1,4 +1,4 @@
-"""Show what a config or a checkpoint is: shapes, parameters, memory, statistics."""
+"""Show what a config, a checkpoint or a robot is: shapes, parameters, memory, statistics, limits."""
 
 import dataclasses
 import difflib
@@ -15,10 +15,11 @@ from rich.tree import Tree
 
 @dataclasses.dataclass(frozen=True)
 class Args:
-    """`openpi info` lists the configs; `openpi info TARGET` shows one config or checkpoint.
+    """`openpi info` lists the configs; `openpi info TARGET` shows one config, checkpoint or robot.
 
     Attributes:
-        target: a config's name, FILE.py:NAME, or the folder or URL of a checkpoint or a training run.
+        target: a config's name, FILE.py:NAME, the folder or URL of a checkpoint or a training run, or a robot: its
+            name in config/robots, or FILE.yaml.
         json: print JSON instead of tables.
     """
 
@@ -41,8 +42,14 @@ def gather(target: str) -> dict[str, Any]:
     """The facts about `target`, or all configs for "".
 
     Raises:
-        ValueError: it is neither a config nor a checkpoint.
+        ValueError: it is neither a config, a checkpoint nor a robot, or the robot's description is wrong.
     """
+    from openpi_runtime import robots
+
+    if target.endswith((".yaml", ".yml")) or target in robots.available_robots():
+        from openpi_runtime.robot_facts import robot_facts
+
+        return robot_facts(robots.load_robot(target))
     from openpi.shared import download
     from openpi.training import config as _config
     from openpi.training import facts

@@ -47,3 +47,19 @@ def test_brackets_are_no_markup():
     out = io.StringIO()
     info.show({"config": "x", "part": {"list": "[a] [bold]"}}, Console(file=out))
     assert "[a] [bold]" in out.getvalue()
+
+
+def test_robot(capsys):
+    assert info.main(info.Args("droid", json=True)) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["robot"] == "droid"
+    assert facts["commands"]["arm panda_joint4"] == "-3.067 to -0.075 rad, at most 2.17 rad/s"
+    assert facts["cameras"]["wrist"] == "wrist/image_raw (left_wrist)"
+    assert facts["controllers"]["arm"].startswith("joint_trajectory (used)")
+
+
+def test_a_wrong_robot_says_where(tmp_path):
+    path = tmp_path / "robot.yaml"
+    path.write_text("name: x\nrate_hz: fast\n")
+    with pytest.raises(ValueError, match=r"robot\.yaml, line 1: the file lacks the field 'executed_steps'"):
+        info.gather(str(path))

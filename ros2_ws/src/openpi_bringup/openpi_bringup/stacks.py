@@ -247,7 +247,8 @@ def _extras(layout: str, values: Values) -> list[Process]:
         recorder = {"robot": values["robot"], "folder": str(Path(values["record"]).absolute())}
         processes.append(Process(package="openpi_ros", executable="bag_recorder_node", parameters=recorder))
     if values["rviz"] == "true":
-        arguments = ("-d", str(_share("rviz", f"{layout}.rviz")))
+        file = _share("rviz", f"{layout}.rviz")
+        arguments = ("-d", str(file)) if file.is_file() else ()
         description = {"robot_description": _robot_description(values["robot"])}
         publisher = "robot_state_publisher"
         processes.append(Process(package=publisher, executable=publisher, parameters=description, optional=True))
@@ -323,4 +324,26 @@ DROID_REMOTE = _robot_stack(
     **_FRANKA,
 )
 
-STACKS = {stack.name: stack for stack in (ALOHA, DROID, DROID_REMOTE)}
+
+def _own_robot(values: Values) -> list[Process]:
+    if values["policy"] == "expert":
+        raise StackError("policy:=expert is for simulators; choose local, remote or hold.")
+    return [*_policy_and_executor("", (), {**values, "sim": "false"}), *_extras("robot", values)]
+
+
+ROBOT = Stack(
+    name="robot",
+    description="A robot of your own, the real one, by its description: docs/your-own-robot.md.",
+    arguments=(
+        Argument(
+            name="robot",
+            default="",
+            check=lambda value: "" if value else "must name a robot description: robot:=FILE.yaml.",
+            description="Robot description: a YAML file, or a name in config/robots.",
+        ),
+        *COMMON,
+    ),
+    compose=_own_robot,
+)
+
+STACKS = {stack.name: stack for stack in (ALOHA, DROID, DROID_REMOTE, ROBOT)}
