@@ -4,58 +4,43 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-
-Report = Callable[[str, float], None]
-RUNNING, HOLD = 1, 2
-ERROR = b"\x02"
-TICK_S = 0.02
-SLACK_S = 0.5
-CHUNK_S = 50 * TICK_S
-EXECUTOR, POLICY = "chunk_executor_node", "openpi_policy_node"
+from fault_world import CHUNK_S, ERROR, EXECUTOR, HOLD, PERIOD_S, POLICY, RUNNING, SLACK_S, Report, World, judged
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, make_world: Any) -> Iterator[Any]:
-    made = make_world(tmp_path_factory.mktemp("policy_faults"), image_size=(48, 64))
-    try:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with judged(tmp_path_factory.mktemp("policy_faults"), image_size=(48, 64)) as made:
         made.start(POLICY, backend="hold")
         made.start_executor(chunk_topic=f"{POLICY}/action_chunk")
         yield made
-        assert made.offences() == []
-    finally:
-        made.close()
 
 
 @pytest.fixture
-def going(world: Any) -> Any:
+def going(world: World) -> World:
     if POLICY not in world.processes:
         world.start(POLICY, backend="hold")
     world.mock.blind.clear()
     world.mock.frozen.clear()
-    world.run(True)
-    world.wait_mode(RUNNING, timeout_s=30.0)
-    seen = len(world.chunks)
-    world.wait(lambda: len(world.chunks) > seen, 10.0, "a chunk comes")
+    world.follow_policy()
     return world
 
 
-def ends_in_hold(world: Any, fault: float, report: Report, what: str) -> None:
+def ends_in_hold(world: World, fault: float, report: Report, what: str) -> None:
     """The chunk is executed to its end, then HOLD; the executor's diagnostics say so before."""
     held = world.wait_mode(HOLD, "no chunk")
     last = world.chunks[-1][0]
     report(f"{what}: HOLD after the last chunk", held - last)
-    assert held - last < CHUNK_S + 2 * TICK_S + SLACK_S
+    assert held - last < CHUNK_S + 2 * PERIOD_S + SLACK_S
     errors = world.diagnosis(EXECUTOR, ERROR, fault)
     report(f"{what}: diagnostics ERROR", errors[0][0] - fault)
     assert errors[0][0] - fault < 1.0 + SLACK_S
     assert world.stands(held)
 
 
-def test_killed_policy_node_ends_in_hold_and_a_new_one_resumes(going: Any, report: Report) -> None:
+def test_killed_policy_node_ends_in_hold_and_a_new_one_resumes(going: World, report: Report) -> None:
     time.sleep(0.2)  # in the middle of a chunk
     fault = going.kill(POLICY)
     ends_in_hold(going, fault, report, "policy node killed")
@@ -64,7 +49,7 @@ def test_killed_policy_node_ends_in_hold_and_a_new_one_resumes(going: Any, repor
     report("policy node restarted: RUNNING", going.wait_mode(RUNNING, timeout_s=30.0) - begun)
 
 
-def test_silent_policy_node_ends_in_hold_and_resumes_when_it_wakes(going: Any, report: Report) -> None:
+def test_silent_policy_node_ends_in_hold_and_resumes_when_it_wakes(going: World, report: Report) -> None:
     fault = time.monotonic()
     going.processes[POLICY].send_signal(signal.SIGSTOP)
     ends_in_hold(going, fault, report, "policy node stopped")
@@ -73,7 +58,7 @@ def test_silent_policy_node_ends_in_hold_and_resumes_when_it_wakes(going: Any, r
 
 
 @pytest.mark.parametrize("fault", ["silent", "frozen", "back in time"])
-def test_broken_camera_stops_requests_and_is_named(going: Any, report: Report, fault: str) -> None:
+def test_broken_camera_stops_requests_and_is_named(going: World, report: Report, fault: str) -> None:
     begun = time.monotonic()
     if fault == "silent":
         going.mock.blind.add("cam_left_wrist")

@@ -7,20 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from fault_world import CHUNK_S, ERROR, HOLD, POLICY, RUNNING, Report, World, judged
 
-Report = Callable[[str, float], None]
-RUNNING, HOLD = 1, 2
-ERROR = b"\x02"
-TICK_S = 0.02
 SLACK_S = 1.0
-CHUNK_S = 50 * TICK_S
 REQUEST_S = 2.0
-POLICY = "openpi_policy_node"
 
 
 class Server:
@@ -62,30 +56,23 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, make_world: Any, server: Server) -> Iterator[Any]:
-    made = make_world(tmp_path_factory.mktemp("server_faults"), image_size=(48, 64))
-    try:
+def world(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Iterator[World]:
+    with judged(tmp_path_factory.mktemp("server_faults"), image_size=(48, 64)) as made:
         server.start()
         made.start(POLICY, backend="remote", port=server.port, request_timeout=REQUEST_S)
         made.start_executor(chunk_topic=f"{POLICY}/action_chunk")
         yield made
-        assert made.offences() == []
-    finally:
-        made.close()
 
 
 @pytest.fixture
-def going(world: Any, server: Server) -> Any:
+def going(world: World, server: Server) -> World:
     if server.process is None:
         server.start()
-    world.run(True)
-    world.wait_mode(RUNNING, timeout_s=30.0)
-    seen = len(world.chunks)
-    world.wait(lambda: len(world.chunks) > seen, 10.0, "a chunk comes")
+    world.follow_policy()
     return world
 
 
-def fails_and_holds(world: Any, fault: float, report: Report, what: str) -> None:
+def fails_and_holds(world: World, fault: float, report: Report, what: str) -> None:
     """The request fails in its time and is reported; the executor plays its chunk and holds."""
     held = world.wait_mode(HOLD, "no chunk", timeout_s=CHUNK_S + SLACK_S)
     report(f"server {what}: HOLD", held - fault)
@@ -96,19 +83,19 @@ def fails_and_holds(world: Any, fault: float, report: Report, what: str) -> None
     assert text
 
 
-def recovers(world: Any, server: Server, report: Report, what: str) -> None:
+def recovers(world: World, server: Server, report: Report, what: str) -> None:
     server.start()
     back = time.monotonic()
     report(f"server {what}, then back: RUNNING", world.wait_mode(RUNNING, timeout_s=15.0) - back)
 
 
-def test_killed_server_and_a_new_one(going: Any, server: Server, report: Report) -> None:
+def test_killed_server_and_a_new_one(going: World, server: Server, report: Report) -> None:
     fault = server.stop()
     fails_and_holds(going, fault, report, "killed")
     recovers(going, server, report, "killed")
 
 
-def test_hung_server(going: Any, server: Server, report: Report) -> None:
+def test_hung_server(going: World, server: Server, report: Report) -> None:
     assert server.process is not None
     fault = time.monotonic()
     server.process.send_signal(signal.SIGSTOP)
@@ -117,7 +104,7 @@ def test_hung_server(going: Any, server: Server, report: Report) -> None:
 
 
 @pytest.mark.parametrize("mode", ["slow", "garbage"])
-def test_useless_server(going: Any, server: Server, report: Report, mode: str) -> None:
+def test_useless_server(going: World, server: Server, report: Report, mode: str) -> None:
     fault = server.stop()
     server.start(mode)
     fails_and_holds(going, fault, report, mode)
@@ -127,7 +114,7 @@ def test_useless_server(going: Any, server: Server, report: Report, mode: str) -
     recovers(going, server, report, mode)
 
 
-def test_server_that_answers_nan(going: Any, server: Server, report: Report) -> None:
+def test_server_that_answers_nan(going: World, server: Server, report: Report) -> None:
     fault = server.stop()
     server.start("nan")
     held = going.wait_mode(HOLD, "no chunk", timeout_s=5.0 + SLACK_S)
