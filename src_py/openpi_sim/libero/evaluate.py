@@ -8,6 +8,7 @@ import sys
 from typing import Any, Literal
 
 from openpi_sim.libero.benchmark import ResultLog, run_jobs, summarise
+from openpi_sim.libero.interpreter import libero_python
 from openpi_sim.libero.suites import find_suite
 
 
@@ -29,14 +30,17 @@ class Args:
     """Render the cameras; by default only for a server, which needs them. Videos need it."""
     out: pathlib.Path = pathlib.Path("out/libero")
     """Gets <suite>/results.jsonl, summary.json and videos of failures."""
-    python: pathlib.Path = pathlib.Path(".venv-libero/bin/python")
-    """Interpreter of the LIBERO environment, made by `make setup-libero`."""
+    through_ros: bool = False
+    """Run the episodes on the stack that is running (`openpi-up libero`), whose policy is asked: cameras, chunks and
+    commands over ROS. One worker; `--server` has no meaning."""
+    namespace: str = ""
+    """With --through-ros: the stack's namespace."""
 
 
 def main(args: Args) -> int:
     """Runs the suite, prints a table, writes the summary; 0 if every episode ran, successful or not."""
     _check(args)
-    folder = args.out / f"{args.suite}_seed{args.seed}_{'expert' if not args.server else 'server'}"
+    folder = args.out / f"{args.suite}_seed{args.seed}_{_way(args)}"
     folder.mkdir(parents=True, exist_ok=True)
     log = ResultLog(folder / "results.jsonl")
     tasks = args.tasks or range(find_suite(args.suite).tasks)
@@ -51,9 +55,10 @@ def main(args: Args) -> int:
 
 
 def _check(args: Args) -> None:
-    if not args.python.exists():
-        raise ValueError(f"There is no {args.python}. Run `make setup-libero` (1.2 GB), or name one with --python.")
-    if not args.server and args.suite != "spatial":
+    libero_python()
+    if args.through_ros and (args.server or args.workers != 1):
+        raise ValueError("--through-ros runs one worker on the stack's own policy; leave --server and --workers out.")
+    if not args.server and not args.through_ros and args.suite != "spatial":
         raise ValueError(f"The scripted expert knows the suite spatial, not {args.suite}; give --server HOST:PORT.")
     beyond = [task for task in args.tasks if not 0 <= task < find_suite(args.suite).tasks]
     if beyond:
@@ -62,12 +67,17 @@ def _check(args: Args) -> None:
         raise ValueError(f"--server must be HOST:PORT, for example 127.0.0.1:8000, not {args.server!r}.")
 
 
+def _way(args: Args) -> str:
+    return "ros" if args.through_ros else "server" if args.server else "expert"
+
+
 def _worker_command(args: Args, folder: pathlib.Path) -> list[str]:
+    common = ["--suite", args.suite, "--seed", str(args.seed), "--videos", str(folder / "videos")]
+    if args.through_ros:
+        return [sys.executable, "-m", "openpi_ros.libero_worker", *common, "--namespace", args.namespace]
     render = bool(args.server) if args.render is None else args.render
-    return [
-        *(str(args.python), "-m", "openpi_sim.libero.worker", "--suite", args.suite, "--seed", str(args.seed)),
-        *("--server", args.server, "--videos", str(folder / "videos"), "--render" if render else "--no-render"),
-    ]
+    own = ["--server", args.server, "--render" if render else "--no-render"]
+    return [str(libero_python()), "-m", "openpi_sim.libero.worker", *common, *own]
 
 
 def _run(log: ResultLog, jobs: list[dict[str, int]], command: list[str], *, workers: int) -> None:
@@ -90,7 +100,7 @@ def _run(log: ResultLog, jobs: list[dict[str, int]], command: list[str], *, work
 
 def _protocol(args: Args) -> dict[str, Any]:
     suite = find_suite(args.suite)
-    policy = args.server or "scripted expert"
+    policy = "the running stack's" if args.through_ros else args.server or "scripted expert"
     return {"suite": suite.benchmark, "policy": policy, "seed": args.seed, "max_steps": suite.max_steps}
 
 

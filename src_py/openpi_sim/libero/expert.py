@@ -11,6 +11,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from openpi_runtime.robots import RobotSpec
+from openpi_sim.script import Scene
+
 METRES_PER_UNIT: Final = 0.05
 """Position delta that an action of 1 asks the controller for."""
 
@@ -98,6 +101,35 @@ class PickAndPlaceExpert:
             return False
         self._waited += 1
         return self._waited > waypoint.wait
+
+
+class LiberoScript:
+    """The expert as a policy of the running stack. It needs the task's bowl and plate to be the first two objects."""
+
+    by_prompt = False
+
+    def __init__(self, robot: RobotSpec) -> None:
+        self._columns = [robot.state_names.index(axis) for axis in ("x", "y", "z")]
+        self._expert: PickAndPlaceExpert | None = None
+        self._step = 0
+
+    def begin(self, scene: Scene) -> None:
+        """Plans from this scene on.
+
+        Raises:
+            ValueError: the instruction is not about a black bowl and a plate.
+        """
+        if not all(thing in scene.prompt for thing in ("black bowl", "plate")):
+            raise ValueError(f"it knows how to put a black bowl on a plate (suite spatial), not {scene.prompt!r}")
+        bowl, plate = scene.objects[0][:3], scene.objects[1][:3]
+        self._expert, self._step = PickAndPlaceExpert(bowl, plate, scene.state[self._columns]), 0
+
+    def chunk(self, step: int, horizon: int, scene: Scene) -> NDArray[np.float64]:
+        """The next actions [horizon, 7], for where the hand is."""
+        if self._expert is None:
+            raise RuntimeError("The script has not begun.")
+        elapsed, self._step = max(1, step - self._step), step
+        return self._expert.chunk(scene.state[self._columns], horizon, elapsed)
 
 
 def _plan(

@@ -13,8 +13,13 @@ from openpi_sim.libero.world import ACTION_DIM, CAMERAS, IDLE_ACTION, Frame, Lib
 from openpi_sim.world import Intrinsics, JointReading, Pose
 
 GROUP: Final = "arm"
-# robosuite's names of the joints -> those of the robot's URDF, where they differ.
-_URDF_NAMES: Final = {f"robot0_joint{number}": f"panda_joint{number}" for number in range(1, 8)}
+_FINGERS: Final = ("gripper0_finger_joint1", "gripper0_finger_joint2")
+# robosuite's names of the joints -> those of the robot's URDF, whose second finger counts the other way.
+_URDF_JOINTS: Final = {
+    **{f"robot0_joint{number}": (f"panda_joint{number}", 1.0) for number in range(1, 8)},
+    _FINGERS[0]: ("panda_finger_joint1", 1.0),
+    _FINGERS[1]: ("panda_finger_joint2", -1.0),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,11 +132,12 @@ class LiberoStage:
         self._frame = self._loaded_world.step(self._action)
 
     def readings(self) -> Mapping[str, JointReading]:
-        """The arm's and the fingers' joints, and the hand's pose."""
+        """All joints as the URDF names them, the fingers as LIBERO does too, and the hand's pose."""
         joints = self._now.joints
-        position, velocity = np.array(list(joints.values())).T
-        names = tuple(_URDF_NAMES.get(name, name) for name in joints)
-        return {GROUP: JointReading(names, position, velocity, np.empty(0), self._now.hand)}
+        rows = {urdf: sign * np.array(joints[name]) for name, (urdf, sign) in _URDF_JOINTS.items()}
+        rows |= {name: np.array(joints[name]) for name in _FINGERS}
+        position, velocity = np.stack(list(rows.values()), axis=1)
+        return {GROUP: JointReading(tuple(rows), position, velocity, np.empty(0), self._now.hand)}
 
     def open_cameras(self, names: tuple[str, ...], *, width: int, height: int) -> "StageCameras":
         """The cameras as views of the frames.

@@ -11,8 +11,8 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
 
+from openpi_sim.libero.benchmark import Job, Result
 from openpi_sim.libero.episode import Actor, ChunkActor, ExpertActor, Outcome, run_episode
 from openpi_sim.libero.suites import CONTROL_HZ, find_suite
 from openpi_sim.libero.world import CAMERAS, Frame, LiberoWorld
@@ -29,18 +29,10 @@ class Worker:
         self._world: LiberoWorld | None = None
         self._task = -1
 
-    def run(self, job: dict[str, int]) -> dict[str, Any]:
-        """Runs one job; any failure becomes part of the answer, so that one bad episode does not end a benchmark."""
-        started = time.monotonic()
-        try:
-            outcome = run_episode(
-                self._load(job["task"]), job["trial"], self._make_actor, max_steps=self._suite.max_steps
-            )
-            video = self._save_failure(job, outcome)
-        except Exception as error:
-            return job | {"error": f"{type(error).__name__}: {error}"}
-        seconds = round(time.monotonic() - started, 3)
-        return job | {"success": outcome.success, "steps": outcome.steps, "seconds": seconds, "video": video}
+    def run(self, job: Job) -> Outcome:
+        """Runs one job."""
+        world = self._load(job["task"])
+        return run_episode(world, job["trial"], self._make_actor, max_steps=self._suite.max_steps)
 
     def _load(self, task: int) -> LiberoWorld:
         if self._world is None or task != self._task:
@@ -51,12 +43,39 @@ class Worker:
             self._task = task
         return self._world
 
-    def _save_failure(self, job: dict[str, int], outcome: Outcome) -> str:
-        if outcome.success or not outcome.frames or not self._options.videos:
-            return ""
-        path = pathlib.Path(self._options.videos, f"task{job['task']:02d}_trial{job['trial']:02d}.mp4")
-        write_video(path, outcome)
-        return str(path)
+
+def answer_jobs(run: Callable[[Job], Outcome], videos: str) -> None:
+    """Answers jobs until the input ends; any failure becomes an answer, so that it does not end a benchmark.
+
+    LIBERO and robosuite print: their words go to standard error, so that the answers stay readable.
+
+    Args:
+        run: runs one.
+        videos: folder for videos of failed episodes; empty: none.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        print(json.dumps(_answer(run, json.loads(line), videos)), file=answers, flush=True)
+
+
+def _answer(run: Callable[[Job], Outcome], job: Job, videos: str) -> Result:
+    started = time.monotonic()
+    try:
+        outcome = run(job)
+        video = _save_failure(job, outcome, videos)
+    except Exception as error:
+        return job | {"error": f"{type(error).__name__}: {error}"}
+    seconds = round(time.monotonic() - started, 3)
+    return job | {"success": outcome.success, "steps": outcome.steps, "seconds": seconds, "video": video}
+
+
+def _save_failure(job: Job, outcome: Outcome, videos: str) -> str:
+    if outcome.success or not outcome.frames or not videos:
+        return ""
+    path = pathlib.Path(videos, f"task{job['task']:02d}_trial{job['trial']:02d}.mp4")
+    write_video(path, outcome)
+    return str(path)
 
 
 def write_video(path: pathlib.Path, outcome: Outcome) -> None:
@@ -96,17 +115,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     """Answers jobs until the input ends."""
-    answers = _reserve_stdout()
-    worker = Worker(parse())
-    for line in sys.stdin:
-        print(json.dumps(worker.run(json.loads(line))), file=answers, flush=True)
-
-
-def _reserve_stdout() -> TextIO:
-    """LIBERO and robosuite print: their words go to standard error, so that the answers stay readable."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return answers
+    options = parse()
+    answer_jobs(Worker(options).run, options.videos)
 
 
 if __name__ == "__main__":

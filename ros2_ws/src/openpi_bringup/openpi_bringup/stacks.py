@@ -325,6 +325,60 @@ DROID_REMOTE = _robot_stack(
 )
 
 
+SUITES = ("spatial", "object", "goal", "10", "90")
+
+
+def _whole_number(value: str) -> str:
+    return "" if value.isdecimal() else "must be a whole number from 0."
+
+
+def _libero(values: Values) -> list[Process]:
+    files = (_share("config", "libero.yaml"),)
+    by_expert = values["policy"] == "expert"
+    unseen = by_expert and values["rviz"] != "true" and not values["record"]
+    simulator = {
+        "robot": values["robot"],
+        "suite": values["suite"],
+        "task": int(values["task"]),
+        "trial": int(values["trial"]),
+        "render": not unseen if values["render"] == "auto" else values["render"] == "true",
+    }
+    policy, executor = _policy_and_executor("forward", files, values)
+    own: dict[str, Any] = {} if values["prompt"] else {"prompt_topic": "sim/instruction"}
+    # Its eyes are the simulator's: it looks at every step.
+    own |= {"request_interval": 1, "horizon": 10} if by_expert else {}
+    return [
+        Process(package="openpi_ros", executable="libero_sim_node", parameters=simulator, parameter_files=files),
+        dataclasses.replace(policy, parameters={**policy.parameters, **own}),
+        executor,
+        *_extras("libero", values),
+    ]
+
+
+LIBERO = Stack(
+    name="libero",
+    description="A task of the LIBERO benchmark, simulated; needs `make setup-libero`.",
+    arguments=(
+        Argument(
+            name="suite", default="spatial", choices=SUITES, description="Suite of tasks; the expert knows spatial."
+        ),
+        Argument(name="task", default="0", check=_whole_number, description="Task of the suite, from 0."),
+        Argument(name="trial", default="0", check=_whole_number, description="Which of the task's initial states."),
+        Argument(
+            name="render",
+            default="auto",
+            choices=("auto", *BOOLEANS),
+            description="Render the cameras; auto: unless the expert, which needs none, runs unseen and unrecorded.",
+        ),
+        Argument(
+            name="robot", default="libero", description="Robot description: a name in config/robots or a YAML file."
+        ),
+        *_with_defaults(policy="expert", use_sim_time="true"),
+    ),
+    compose=_libero,
+)
+
+
 def _own_robot(values: Values) -> list[Process]:
     if values["policy"] == "expert":
         raise StackError("policy:=expert is for simulators; choose local, remote or hold.")
@@ -346,4 +400,4 @@ ROBOT = Stack(
     compose=_own_robot,
 )
 
-STACKS = {stack.name: stack for stack in (ALOHA, DROID, DROID_REMOTE, ROBOT)}
+STACKS = {stack.name: stack for stack in (ALOHA, DROID, DROID_REMOTE, LIBERO, ROBOT)}

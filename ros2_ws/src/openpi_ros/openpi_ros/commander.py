@@ -129,9 +129,15 @@ class PolicyCommander:
         """Releases an emergency stop or a HOLD for a limit."""
         self._checked(EXECUTOR, self.call(Trigger, f"{EXECUTOR}/reset", Trigger.Request()))
 
-    def reset_simulation(self, seed: int, simulator: str = "aloha_sim_node") -> None:
-        """Starts an episode of the simulator with its objects where `seed` puts them."""
-        request = SetParameters.Request(parameters=[Parameter("seed", value=seed).to_parameter_msg()])
+    def reset_simulation(self, seed: int, simulator: str = "aloha_sim_node", **parameters: Any) -> None:
+        """Starts an episode of the simulator with its objects where `seed` and its other live `parameters` put them.
+
+        Raises:
+            CommandError: it refuses them, or does not answer.
+        """
+        values = {"seed": seed, **parameters}
+        messages = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        request = SetParameters.Request(parameters=messages)
         for result in self.call(SetParameters, f"{simulator}/set_parameters", request).results:
             if not result.successful:
                 raise CommandError(f"{simulator}: {result.reason}")

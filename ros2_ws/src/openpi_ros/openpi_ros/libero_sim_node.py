@@ -19,6 +19,11 @@ class LiberoSimNode(SimulationNode):
     name = "libero_sim_node"
     reset_timeout_s = 120.0  # a task is loaded
 
+    def set_up(self) -> None:
+        if not self.params["render"]:
+            self.params["cameras"] = []
+        super().set_up()
+
     def make_world(self, robot: RobotSpec) -> LiberoStage:
         self._instruction = self.create_publisher(String, "sim/instruction", qos.LATCHED)
         self._stage = LiberoStage(self._scene())

@@ -12,6 +12,7 @@ from openpi_msgs.msg import ExecutorState
 from openpi_msgs.srv import LoadPolicy, SetPrompt
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
+from std_msgs.msg import String
 
 from openpi_ros import diagnostics, lifecycle, qos
 from openpi_ros.backends import Backend, make_backend
@@ -86,6 +87,8 @@ class PolicyNode(lifecycle.ManagedNode):
         self._visuals = Visuals(self, self._robot, self.params["frame_id"])
         self.create_subscription(ExecutorState, "chunk_executor_node/state", self._on_state, qos.STATE)
         self.create_service(SetPrompt, "~/set_prompt", self._on_set_prompt)
+        if topic := self.params["prompt_topic"]:
+            self.create_subscription(String, topic, self._on_prompt, qos.LATCHED)
         # A group of its own: while it waits for the policy, all other callbacks go on.
         own_group = ReentrantCallbackGroup()
         self.create_service(LoadPolicy, "~/load_policy", self._on_load_policy, callback_group=own_group)
@@ -288,6 +291,9 @@ class PolicyNode(lifecycle.ManagedNode):
         )
         self._tasks.on_state(mode, message.reason)
         self._consider()
+
+    def _on_prompt(self, message: String) -> None:
+        self.set_prompt(message.data)
 
     def _on_set_prompt(self, request: SetPrompt.Request, response: SetPrompt.Response) -> SetPrompt.Response:
         self.set_prompt(request.prompt)
