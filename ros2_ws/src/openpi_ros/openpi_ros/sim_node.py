@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseArray, PoseStamped
 from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
@@ -123,6 +124,8 @@ class _Reporter:
         self._objects = node.create_publisher(PoseArray, "sim/objects", qos.STATE)
         self._factor = node.create_publisher(Float32, "sim/real_time_factor", qos.STATE)
         self._episode = node.create_publisher(UInt32, "sim/episode", qos.LATCHED)
+        self._start = node.create_publisher(Time, "sim/episode_start", qos.LATCHED)
+        self._now_ns = 0
         self._next_factor_ns = 0
         wanted = [camera for camera in robot.cameras if camera.name in node.params["cameras"]]
         self._cameras = {camera.name: self._camera(camera, world) for camera in wanted}
@@ -136,9 +139,11 @@ class _Reporter:
 
     def on_episode(self, episode: int) -> None:
         self._episode.publish(UInt32(data=episode))
+        self._start.publish(to_time(self._now_ns))
         self._node.get_logger().info(f"Episode {episode} with seed {self._node.params['seed']}.")
 
     def on_step(self, time_ns: int, world: World) -> None:
+        self._now_ns = time_ns
         for group, reading in world.readings().items():
             self._joints[group].publish(sim_messages.joint_state(reading, time_ns))
             if reading.hand is not None:

@@ -4,10 +4,10 @@ import importlib
 import threading
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseArray
 from openpi_msgs.msg import ExecutorState
 from rclpy.node import Node
-from std_msgs.msg import UInt32
 
 from openpi_ros import qos, sim_messages
 from openpi_ros.backends.base import MEASURED, STAMP, BackendError
@@ -15,7 +15,11 @@ from openpi_ros.conversions import time_ns
 from openpi_runtime.robots import RobotSpec
 from openpi_sim.script import Scene, Script
 
-SCRIPTS = {"aloha": "openpi_sim.aloha.expert:AlohaScript", "droid": "openpi_sim.franka.expert:FrankaScript"}
+SCRIPTS = {
+    "aloha": "openpi_sim.aloha.expert:AlohaScript",
+    "droid": "openpi_sim.franka.expert:FrankaScript",
+    "libero": "openpi_sim.libero.expert:LiberoScript",
+}
 
 
 class ExpertBackend:
@@ -34,23 +38,25 @@ class ExpertBackend:
         self._period_ns = robot.period_ns
         self._lock = threading.Lock()
         self._objects: PoseArray | None = None
-        self._episode = 0
-        self._planned: tuple[int, str] | None = None  # episode and prompt
+        self._episode_ns: int | None = None
+        self._planned: tuple[int | None, str] | None = None  # begin of the episode, and prompt
         self._plan_start_ns = 0
         self._begun = False
         node.create_subscription(PoseArray, "sim/objects", self._on_objects, qos.STATE)
-        node.create_subscription(UInt32, "sim/episode", self._on_episode, qos.LATCHED)
+        node.create_subscription(Time, "sim/episode_start", self._on_episode, qos.LATCHED)
         node.create_subscription(ExecutorState, "chunk_executor_node/state", self._on_state, qos.STATE)
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
         stamp_ns = obs[STAMP]
-        wanted = (self._episode, obs["prompt"] if self._script.by_prompt else "")
         with self._lock:
-            objects = self._objects
+            objects, start_ns = self._objects, self._episode_ns
+            wanted = (start_ns, obs["prompt"] if self._script.by_prompt else "")
             if wanted == self._planned and not self._begun:
                 self._plan_start_ns = stamp_ns  # the plan waits with the robot, however long it takes until it is run
-        if objects is None:
+        if objects is None or start_ns is None:
             raise BackendError("the expert needs the simulator's sim/objects, which has not come yet")
+        if min(stamp_ns, time_ns(objects.header.stamp)) <= start_ns:  # topics overtake each other
+            raise BackendError("the episode has only just begun")
         scene = Scene(objects=sim_messages.objects(objects), prompt=obs["prompt"], state=obs[MEASURED])
         if wanted != self._planned:
             self._begin(scene, wanted, stamp_ns)
@@ -63,7 +69,7 @@ class ExpertBackend:
     def close(self) -> None:
         """Nothing to release."""
 
-    def _begin(self, scene: Scene, wanted: tuple[int, str], stamp_ns: int) -> None:
+    def _begin(self, scene: Scene, wanted: tuple[int | None, str], stamp_ns: int) -> None:
         try:
             self._script.begin(scene)
         except ValueError as error:
@@ -75,10 +81,9 @@ class ExpertBackend:
         with self._lock:
             self._objects = message
 
-    def _on_episode(self, message: UInt32) -> None:
+    def _on_episode(self, message: Time) -> None:
         with self._lock:
-            self._episode = message.data
-            self._objects = None  # those of the episode before
+            self._episode_ns = time_ns(message)
 
     def _on_state(self, message: ExecutorState) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -7,7 +7,6 @@ import pytest
 pytest.importorskip("openpi_msgs.msg", reason="needs the built workspace: make setup")
 
 from openpi_msgs.msg import ExecutorState
-from std_msgs.msg import UInt32
 
 from openpi_ros import sim_messages
 from openpi_ros.backends.base import BackendError
@@ -30,9 +29,9 @@ class Topics:
     def create_subscription(self, _: type, topic: str, callback: Callable[[Any], None], __: object) -> None:
         self.callbacks[topic] = callback
 
-    def episode(self, number: int) -> None:
-        self.callbacks["sim/episode"](UInt32(data=number))
-        self.callbacks["sim/objects"](sim_messages.poses([CUBE], 0))
+    def episode(self, start_ns: int, poses: Sequence[np.ndarray] = (CUBE,)) -> None:
+        self.callbacks["sim/episode_start"](to_time(start_ns))
+        self.callbacks["sim/objects"](sim_messages.poses(poses, start_ns + 1))
 
     def state(self, mode: int, time_ns: int) -> None:
         message = ExecutorState(mode=mode)
@@ -60,7 +59,7 @@ def _actions(backend: ExpertBackend, step: int) -> np.ndarray:
 
 
 def test_chunks_of_a_run_are_the_parts_of_one_plan(topics, backend, plan):
-    topics.episode(1)
+    topics.episode(0)
     np.testing.assert_array_equal(_actions(backend, 10), plan[:50])
     topics.state(ExecutorState.RUNNING, 11 * PERIOD_NS)
     np.testing.assert_array_equal(_actions(backend, 35), plan[25:75])
@@ -68,24 +67,33 @@ def test_chunks_of_a_run_are_the_parts_of_one_plan(topics, backend, plan):
 
 
 def test_the_plan_waits_until_the_executor_runs(topics, backend, plan):
-    topics.episode(1)
+    topics.episode(0)
     _actions(backend, 10)
     topics.state(ExecutorState.HOLD, 40 * PERIOD_NS)
     np.testing.assert_array_equal(_actions(backend, 50), plan[:50])
 
 
 def test_a_new_episode_is_a_new_plan(topics, backend, plan):
-    topics.episode(1)
+    topics.episode(0)
     _actions(backend, 10)
     topics.state(ExecutorState.RUNNING, 11 * PERIOD_NS)
-    topics.episode(2)
+    topics.episode(250 * PERIOD_NS)
     np.testing.assert_array_equal(_actions(backend, 300), plan[:50])
+
+
+def test_what_is_left_of_the_episode_before_is_not_planned_from(topics, backend):
+    topics.episode(100 * PERIOD_NS)
+    with pytest.raises(BackendError, match="only just begun"):
+        _actions(backend, 100)
+    topics.callbacks["sim/objects"](sim_messages.poses([CUBE], 100 * PERIOD_NS))
+    with pytest.raises(BackendError, match="only just begun"):
+        _actions(backend, 101)
 
 
 def test_without_a_simulator_it_says_what_it_needs(topics, backend):
     with pytest.raises(BackendError, match="sim/objects"):
         _actions(backend, 0)
-    topics.callbacks["sim/episode"](UInt32(data=1))
+    topics.callbacks["sim/episode_start"](to_time(0))
     with pytest.raises(BackendError, match="sim/objects"):
         _actions(backend, 1)
 
@@ -99,8 +107,7 @@ class Lift:
         self.convention = ActionConvention(self.robot)
         self.places = {"red": [0.5, 0.1], "green": [0.45, -0.1], "blue": [0.55, 0.0]}
         poses = [np.array([x, y, 0.02, 1.0, 0.0, 0.0, 0.0]) for x, y in self.places.values()]
-        topics.callbacks["sim/episode"](UInt32(data=1))
-        topics.callbacks["sim/objects"](sim_messages.poses(poses, 0))
+        topics.episode(0, poses)
 
     def chunk(self, step: int, state: np.ndarray, prompt: str = "lift the blue cube") -> np.ndarray:
         obs = {"stamp_ns": step * self.robot.period_ns, "measured": state, "prompt": prompt}
