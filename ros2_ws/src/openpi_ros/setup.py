@@ -19,6 +19,6 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [f"{node} = openpi_ros.{node}:main" for node in NODES],
-        "openpi.commands": ["bench.executor = openpi_ros.bench_executor"],
+        "openpi.commands": ["bench.executor = openpi_ros.bench_executor", "doctor = openpi_ros.doctor"],
     },
 )
