@@ -69,9 +69,22 @@ def main(args: Args) -> int:
     """Serve until SIGINT or SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     logging.getLogger("openpi.serving.websockets").setLevel(logging.WARNING)
+    _check(args)
     service = _replicated(args) if args.replicas > 1 else _single(args)
     service.serve_forever()
     return int(bool(service.failure))
+
+
+def _check(args: Args) -> None:
+    """What can be known to be wrong before anything is loaded. Raises OSError."""
+    from openpi.serving import addresses
+    from openpi.shared import download
+
+    directory = _named(args)[1]
+    if "://" not in directory and not args.random_weights:
+        download.maybe_download(directory)
+    if not args.unix_socket:
+        addresses.check_free(args.host, args.port)
 
 
 def load_policy(args: Args) -> Any:

@@ -38,6 +38,10 @@ def main(args: Args) -> int:
     """Serve until SIGINT or SIGTERM."""
     import uvicorn
 
+    from openpi.serving import addresses, memory
+
+    addresses.check_free(args.host, args.port)
+    memory.keep_freed()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     uvicorn.run(
         app(args),
@@ -59,9 +63,11 @@ def app(args: Args) -> Any:
     from openpi.serving.batching import BatchOptions
     from openpi.serving.checkpoint_store import CheckpointStore
     from openpi.serving.sessions import SessionOptions, create_app
+    from openpi.training import config as _config
 
     store, codec = CheckpointStore(args.checkpoints_dir), make_codec(args)
     logging.getLogger(__name__).info("Checkpoints of %s: %s", store.address, ", ".join(store.ids()) or "none yet")
+    _config.get_config(args.config_name)  # an unknown one is told now, not to the first client
     options = SessionOptions(
         codec=codec,
         config_name=args.config_name,

@@ -1,3 +1,5 @@
+import socket
+
 import pytest
 import tyro
 
@@ -20,6 +22,22 @@ def parse(*argv: str) -> serve.Args:
 def test_wrong_options_are_explained(options, words):
     with pytest.raises(ValueError, match=words):
         serve.Args(**options)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--config pi0_aloha_sim_small --random-weights --host 127.0.0.1 --port {taken}", "Cannot listen on .*{taken}"),
+        ("--config pi0_aloha_sim_small --dir /no/such --host 127.0.0.1 --port 0", "/no/such"),
+        ("--config pi0_no_such --random-weights --host 127.0.0.1 --port 0", "no config 'pi0_no_such'"),
+    ],
+)
+def test_what_cannot_be_served_is_told_before_anything_is_loaded(line, words, monkeypatch):
+    monkeypatch.setattr(serve, "load_policy", lambda _: pytest.fail("loaded"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = listener.getsockname()[1]
+        with pytest.raises((OSError, ValueError), match=words.format(taken=taken)):
+            serve.main(parse(*line.format(taken=taken).split()))
 
 
 def test_every_robot_has_a_config():

@@ -69,7 +69,10 @@ class CheckpointStore:
 
     def _list(self) -> dict[str, str]:
         self._files.invalidate_cache()
-        names = self._names(self._root)
+        try:
+            names = self._names(self._root)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"There is no folder {self.address} with checkpoints in it.") from error
         if any(weights in names for weights in WEIGHTS):
             return {as_id(self.address.rpartition("/")[2]): self.address}
         found = [name for name in names if _STEP.fullmatch(name) and self._has_weights(name)]
