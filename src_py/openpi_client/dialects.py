@@ -32,13 +32,13 @@ class PolicyDialect:
 
 
 class SessionDialect:
-    """A session server: `{"status": "loading"}` until `{"meta": ..}`, then `{"result": ..}` or `{"error": ..}`."""
+    """A session server: `{"meta": ..}`, with another status than "ready" while it loads, then results or errors."""
 
     goes_on_after_errors = True
 
     def greeting(self, frame: bytes | str) -> dict[str, Any] | None:
         message = _session_message(frame)
-        return message.get("meta")
+        return message.get("meta") if message.get("status", "ready") == "ready" else None
 
     def answer(self, frame: bytes | str) -> dict[str, Any]:
         message = _session_message(frame)

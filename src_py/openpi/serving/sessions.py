@@ -1,9 +1,10 @@
 """A server of many checkpoints: each websocket is a session with one of them, through a codec.
 
 `GET /api/v1/models` lists the checkpoints; `/api/v1/session` is a session with the latest, and
-`/api/v1/session/{checkpoint_id}` with a certain one. The server speaks first: `{"meta": ..}`, before it, while the
-checkpoint loads, `{"status": "loading", ..}`. Then every observation is answered by `{"result": ..}` or
-`{"error": ..}`, and an error does not end the session.
+`/api/v1/session/{checkpoint_id}` with a certain one. The server speaks first: `{"status": .., "meta": ..}`, again and
+again while the checkpoint loads, until the status is "ready". A client that knows no status and sends its observation
+at the first `meta` hears no more of them. Every observation is answered by `{"result": ..}` or `{"error": ..}`, and an
+error does not end the session.
 """
 
 import asyncio
@@ -160,7 +161,8 @@ class _Session:
         """Load the checkpoint and introduce it; None where that fails, which the client is told."""
         try:
             checkpoint_id = await asyncio.to_thread(self._store.resolve, wanted)
-            await self._load(checkpoint_id)
+            meta = await asyncio.to_thread(self._meta, checkpoint_id)
+            await self._load(checkpoint_id, meta)
         except (UnknownCheckpointError, OSError) as error:
             await self._refuse(str(error))
             return None
@@ -168,10 +170,15 @@ class _Session:
             logger.exception("A checkpoint could not be loaded")
             await self._refuse(f"The checkpoint could not be loaded: {type(error).__name__}: {error}")
             return None
-        await self._send({"status": "ready", "meta": self._meta(checkpoint_id)})
+        if not self._client_spoke:
+            await self._send({"status": "ready", "meta": meta})
         return checkpoint_id
 
-    async def _load(self, checkpoint_id: str) -> None:
+    @property
+    def _client_spoke(self) -> bool:
+        return not self._frames.empty()
+
+    async def _load(self, checkpoint_id: str, meta: dict[str, Any]) -> None:
         async def loaded() -> None:
             async with self._cache.use(checkpoint_id):
                 pass
@@ -179,7 +186,9 @@ class _Session:
         loading, wait_s = asyncio.create_task(loaded()), FIRST_STATUS_S
         try:
             while not (await asyncio.wait({loading}, timeout=wait_s))[0]:
-                await self._send({"status": "loading", "message": f"{checkpoint_id} is being loaded"})
+                if not self._client_spoke:
+                    words = f"{checkpoint_id} is being loaded"
+                    await self._send({"status": "loading", "message": words, "meta": meta})
                 wait_s = STATUS_EVERY_S
             await loading
         finally:

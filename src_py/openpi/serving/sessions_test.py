@@ -148,10 +148,36 @@ def test_a_checkpoint_that_cannot_be_loaded_says_why(folder):
 def test_loading_is_announced(folder, monkeypatch):
     monkeypatch.setattr(sessions, "FIRST_STATUS_S", 0.05)
     with serving(folder, Loads(delay_s=0.3), preload=False) as port, raw(port) as connection:
-        first = msgpack_numpy.unpackb(connection.recv(timeout=5))
-        assert first["status"] == "loading"
-        assert "checkpoint-10" in first["message"]
-        assert msgpack_numpy.unpackb(connection.recv(timeout=5))["meta"]["checkpoint_id"] == "checkpoint-10"
+        first, second = (msgpack_numpy.unpackb(connection.recv(timeout=5)) for _ in range(2))
+    assert (first["status"], second["status"]) == ("loading", "ready")
+    assert "checkpoint-10" in first["message"]
+    assert first["meta"] == second["meta"]
+    assert first["meta"]["checkpoint_id"] == "checkpoint-10"
+
+
+def test_a_client_that_knows_no_status_gets_its_result_after_the_first_message(folder, monkeypatch):
+    monkeypatch.setattr(sessions, "FIRST_STATUS_S", 0.05)
+    monkeypatch.setattr(sessions, "STATUS_EVERY_S", 0.05)
+    loaded = threading.Event()
+    monkeypatch.setattr(Loads, "__call__", lambda self, name: loaded.wait(5) and Stub(name))
+    with serving(folder, Loads(), preload=False) as port, raw(port) as connection:
+        while "meta" not in msgpack_numpy.unpackb(connection.recv(timeout=5)):
+            pass
+        connection.send(msgpack_numpy.packb(CODEC.example()))
+        time.sleep(0.3)
+        loaded.set()
+        answers = [msgpack_numpy.unpackb(connection.recv(timeout=5))]
+        while "result" not in answers[-1]:
+            answers.append(msgpack_numpy.unpackb(connection.recv(timeout=5)))
+    assert len(answers) <= 2  # one status may have been on its way when the observation was
+
+
+def test_our_client_waits_until_the_checkpoint_is_loaded(folder, monkeypatch):
+    monkeypatch.setattr(sessions, "FIRST_STATUS_S", 0.05)
+    load = Loads(delay_s=0.3)
+    with serving(folder, load, preload=False) as port, connect(port) as session:
+        assert load.names == ["checkpoint-10"]
+        assert session.get_server_metadata()["codec"] == "ee"
 
 
 def test_the_least_recently_used_checkpoint_leaves(folder):
