@@ -1,13 +1,16 @@
-"""Where the golden vectors of transforms, tokenizers and policies lie."""
+"""Where the golden vectors of transforms, tokenizers and policies lie; lets tests import what lies beside them."""
 
 import os
 import pathlib
-from collections.abc import Callable
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 
 HERE = pathlib.Path(__file__).parent
 REPOSITORY = HERE.parents[2]
+sys.path.append(str(HERE))
 
 
 def golden_roots() -> list[pathlib.Path]:
@@ -43,3 +46,17 @@ def fast_folder(golden: Callable[[str], pathlib.Path], tmp_path_factory: pytest.
     (folder / "tokenizer.json").write_bytes(golden("tokenizer/tiny_fast_tokenizer.json").read_bytes())
     (folder / "processor_config.json").write_bytes(golden("tokenizer/tiny_fast_config.json").read_bytes())
     return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer_in_data_home(
+    tmp_path_factory: pytest.TempPathFactory, sentencepiece_model: pathlib.Path
+) -> Iterator[None]:
+    """Policies find that tokenizer where PaliGemma's would be."""
+    home = tmp_path_factory.mktemp("home")
+    target = home / "big_vision" / "paligemma_tokenizer.model"
+    target.parent.mkdir()
+    shutil.copyfile(sentencepiece_model, target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENPI_DATA_HOME", str(home))
+        yield
