@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import numpy as np
 from rclpy.node import Node
 
-from openpi_ros.outputs.arms import Output, arm_output_class, command_topics, is_velocity
+from openpi_ros.outputs.arms import Output, VelocityOutput, arm_output_class, command_topics, is_velocity
 from openpi_ros.outputs.channels import Channels
 from openpi_ros.outputs.grippers import make_gripper_output
+from openpi_ros.outputs.guard import VelocityGuard
 from openpi_runtime.grippers import GripperChannel
 from openpi_runtime.robots import Group, RobotSpec
 from openpi_runtime.safety import Limits, Vector
@@ -49,6 +51,7 @@ class RobotOutput:
         by_velocity = any(is_velocity(controller, group) for group in robot.groups)
         self._servo = VelocityServo(robot, limits) if by_velocity else None
         self._outputs = [placed for group in robot.groups for placed in self._make(robot, group, controller, simulated)]
+        self._guard = self._make_guard(robot) if by_velocity and not dry_run else None
 
     def publish(self, command: Vector, velocity: Vector, measured: Vector | None) -> None:
         """Publishes one command for the whole robot: [dim] each, in the order of the action columns.
@@ -60,6 +63,8 @@ class RobotOutput:
         """
         if self._servo is not None:
             velocity = np.zeros_like(command) if measured is None else self._servo.speed(command, velocity, measured)
+        if self._guard is not None:
+            self._guard.tell(bool(velocity.any()))
         for columns, output in self._outputs:
             output.publish(command[columns], velocity[columns])
 
@@ -67,10 +72,19 @@ class RobotOutput:
         """To be called in every tick without a command: ends what would move on by itself."""
         for _, output in self._outputs:
             output.stop()
+        if self._guard is not None:
+            with contextlib.suppress(RuntimeError):  # the zeros are out
+                self._guard.tell(False)
 
     def close(self) -> None:
         """Releases what is not an entity of the node."""
         self._channels.close()
+
+    def _make_guard(self, robot: RobotSpec) -> VelocityGuard:
+        arms = [output for _, output in self._outputs if isinstance(output, VelocityOutput)]
+        guard = VelocityGuard({arm.topic: arm.size for arm in arms}, robot.period_ns / 1e9)
+        self._channels.resources.callback(guard.close)
+        return guard
 
     def _make(self, robot: RobotSpec, group: Group, controller: str, simulated: bool) -> Iterator[_Placed]:
         columns, names = robot.group_columns(group), list(group.command_joints)

@@ -62,10 +62,15 @@ class ForwardOutput(HoldsByItself):
 
 
 class VelocityOutput:
-    """std_msgs/Float64MultiArray of velocities. Such a controller goes on with the last one, so a stop is a message."""
+    """std_msgs/Float64MultiArray of velocities. Such a controller goes on with the last one, so a stop is a message.
+
+    Attributes:
+        topic: its full name. size: how many values it takes.
+    """
 
     def __init__(self, channels: Channels, _robot: RobotSpec, group: Group, names: list[str]) -> None:
         self._publisher = channels.publisher(Float64MultiArray, group.controllers["forward"]["topic"])
+        self.topic, self.size = self._publisher.topic_name, len(names)
         self._standing = Float64MultiArray(data=[0.0] * len(names))
         self._moves = True  # nobody knows what was commanded before
 

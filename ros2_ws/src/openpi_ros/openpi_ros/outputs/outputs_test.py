@@ -10,6 +10,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2: source setup/env.sh")
 
 from rclpy.clock import Clock
 
+from openpi_ros import outputs
 from openpi_ros.outputs import RobotOutput
 from openpi_ros.outputs import grippers as gripper_outputs
 from openpi_runtime.kinematics import Kinematics, command_limits
@@ -122,8 +123,31 @@ def test_names_are_what_is_commanded() -> None:
     assert output.names == ["/joint_impedance_controller/target_joint", "/gripper_position_controller/commands"]
 
 
+class FakeGuard:
+    """Keeps what it is told."""
+
+    def __init__(self, topics: dict[str, int], _period_s: float) -> None:
+        self.topics, self.told, self.closed = topics, list[bool](), False
+
+    def tell(self, moves: bool) -> None:
+        self.told.append(moves)
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class TestVelocities:
     """A controller of velocities goes on with the last one, so standing still has to be said."""
+
+    @pytest.fixture(autouse=True)
+    def _no_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.guards: list[FakeGuard] = []
+
+        def start(*arguments: Any) -> FakeGuard:
+            self.guards.append(FakeGuard(*arguments))
+            return self.guards[-1]
+
+        monkeypatch.setattr(outputs, "VelocityGuard", start)
 
     topic = "forward_position_controller/commands"
     zeros = pytest.approx([0.0] * 7)
@@ -158,6 +182,23 @@ class TestVelocities:
         sent, output = self.make()
         output.stop()
         assert [list(message.data) for message in sent] == [self.zeros]
+
+    def test_the_guard_is_told_whether_the_robot_moves(self) -> None:
+        _, output = self.make()
+        rest = np.array(load_robot("droid").rest)
+        output.publish(rest + 0.1, np.zeros(8), rest)
+        output.publish(rest, np.zeros(8), None)
+        output.publish(rest + 0.1, np.zeros(8), rest)
+        output.stop()
+        output.close()
+        (guard,) = self.guards
+        assert guard.topics == {"/" + self.topic: 7}
+        assert guard.told == [True, False, True, False]
+        assert guard.closed
+
+    def test_a_dry_run_needs_no_guard(self) -> None:
+        make(by_velocity(load_robot("droid")), "forward", dry_run=True)
+        assert not self.guards
 
     def test_a_gripper_without_a_channel_is_refused(self) -> None:
         with pytest.raises(ValueError, match="give its gripper a `channel`"):

@@ -1,0 +1,88 @@
+"""A bag with messages shaped like real drivers'.
+
+Joints in another order and with a stranger among them, two senders on one topic, no velocity and no effort, compressed
+cameras beside raw ones with padded rows and blue first. `player.py` plays it, best effort.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as PillowImage
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from openpi_runtime.robots import Camera, Group, RobotSpec
+
+STORE = get_typestore(Stores.ROS2_JAZZY)
+SECONDS, JOINT_HZ, GRIPPER_HZ, CAMERA_HZ = 2.0, 60, 30, 15
+SWAY = 0.02  # rad, of every joint about its rest pose, once in the bag's length
+OPENING = 0.4  # of the grippers
+
+
+def write_bag(robot: RobotSpec, folder: Path) -> None:
+    """What the robot's drivers published in two seconds."""
+    begin_ns = 1_000_000_000
+    messages = [(at_s, topic, message) for topic, at_s, message in _driver_messages(robot)]
+    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connections: dict[str, Any] = {}
+        for at_s, topic, message in sorted(messages, key=lambda entry: entry[0]):
+            kind = message.__msgtype__
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=STORE)
+            writer.write(connections[topic], begin_ns + round(at_s * 1e9), STORE.serialize_cdr(message, kind))
+
+
+def _driver_messages(robot: RobotSpec) -> Iterator[tuple[str, float, Any]]:
+    for group in robot.groups:
+        for at_s in np.arange(0, SECONDS, 1 / JOINT_HZ):
+            yield f"/{group.joint_states}", at_s, _arm(robot, group, at_s)
+        for at_s in np.arange(0.004, SECONDS, 1 / GRIPPER_HZ):
+            yield f"/{group.joint_states}", at_s, _gripper(group)
+    for camera in robot.cameras:
+        for at_s in np.arange(0.002, SECONDS, 1 / CAMERA_HZ) if camera.required else ():
+            yield f"/{camera.topic}", at_s, _image(camera)
+
+
+def _arm(robot: RobotSpec, group: Group, at_s: float) -> Any:
+    rest = [value for value, column in zip(robot.rest, robot.state, strict=True) if column.group == group.name]
+    angles = np.array(rest[: len(group.joints)]) + SWAY * np.sin(2 * np.pi * at_s / SECONDS)
+    named = {"stranger": 9.0} | dict(zip(group.joints, angles, strict=True))
+    return _joint_state(dict(reversed(named.items())))
+
+
+def _gripper(group: Group) -> Any:
+    assert group.gripper is not None
+    return _joint_state({group.gripper.state_joint: group.gripper.calibration.position.at(OPENING)})
+
+
+def _header() -> Any:
+    stamp = STORE.types["builtin_interfaces/msg/Time"](sec=0, nanosec=0)
+    return STORE.types["std_msgs/msg/Header"](stamp=stamp, frame_id="")
+
+
+def _joint_state(positions: dict[str, float]) -> Any:
+    return STORE.types["sensor_msgs/msg/JointState"](
+        header=_header(),
+        name=list(positions),
+        position=np.array(list(positions.values())),
+        velocity=np.array([]),
+        effort=np.array([]),
+    )
+
+
+def _image(camera: Camera) -> Any:
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    if camera.compressed:
+        file = io.BytesIO()
+        PillowImage.fromarray(pixels).save(file, "JPEG")
+        data = np.frombuffer(file.getvalue(), np.uint8)
+        return STORE.types["sensor_msgs/msg/CompressedImage"](header=_header(), format="jpeg", data=data)
+    rows = np.pad(pixels.reshape(48, 192), ((0, 0), (0, 8)))
+    return STORE.types["sensor_msgs/msg/Image"](
+        header=_header(), height=48, width=64, encoding="bgr8", is_bigendian=0, step=200, data=rows.ravel()
+    )
