@@ -1,9 +1,12 @@
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
-from openpi_sim.libero.expert import CLOSE, METRES_PER_UNIT, OPEN, RESPONSE, RIM, PickAndPlaceExpert
+from openpi_runtime.robots import load_robot
+from openpi_sim.libero.expert import CLOSE, METRES_PER_UNIT, OPEN, RESPONSE, RIM, LiberoScript, PickAndPlaceExpert
+from openpi_sim.script import Scene
 
 BOWL, PLATE, HAND = np.array([0.0, 0.2, 0.9]), np.array([0.05, -0.1, 0.9]), np.array([-0.2, 0.0, 1.17])
 
@@ -50,3 +53,20 @@ def test_time_spent_waiting_counts():
     while np.linalg.norm(expert.chunk(hand, 2, elapsed=4)[0][:3]) < 0.3:
         waits += 1
     assert waits < 6  # 12 steps of closing, four at a time
+
+
+def test_script_sees_the_hand_in_the_state_and_the_task_in_the_first_objects():
+    script = LiberoScript(load_robot("libero"))
+    pose = [np.append(position, [1.0, 0, 0, 0]) for position in (BOWL, PLATE, HAND)]
+    scene = Scene(
+        objects=pose, prompt="pick up the black bowl and place it on the plate", state=np.append(HAND, [0] * 5)
+    )
+    with pytest.raises(RuntimeError, match="begun"):
+        script.chunk(0, 10, scene)
+    script.begin(scene)
+    expected = PickAndPlaceExpert(BOWL, PLATE, HAND)
+    for step in (0, 0, 1, 4):
+        elapsed = {4: 3}.get(step, 1)
+        np.testing.assert_array_equal(script.chunk(step, 10, scene), expected.chunk(HAND, 10, elapsed))
+    with pytest.raises(ValueError, match="not 'open the drawer'"):
+        script.begin(dataclasses.replace(scene, prompt="open the drawer"))
