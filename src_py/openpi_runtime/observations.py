@@ -55,11 +55,15 @@ class ObservationLayout:
     def with_pictures(self, observation: Mapping[str, Any], change: Callable[[Picture], Picture]) -> dict[str, Any]:
         """The observation with every picture [H, W, 3] changed; the one given stays as it is."""
         result = _copied(observation)
-        for key in self.images.values():
-            if (picture := _get(result, key)) is not None:
-                upright = picture.transpose(1, 2, 0) if self.image_layout == "chw" else picture
-                _put(result, key, np.ascontiguousarray(self._arranged(change(upright))))
+        for camera, picture in self.pictures(observation).items():
+            _put(result, self.images[camera], np.ascontiguousarray(self._arranged(change(picture))))
         return result
+
+    def pictures(self, observation: Mapping[str, Any]) -> dict[str, Picture]:
+        """The cameras' pictures [H, W, 3] in an observation, no pixel copied."""
+        found = {camera: _get(observation, key) for camera, key in self.images.items()}
+        turned = (1, 2, 0) if self.image_layout == "chw" else (0, 1, 2)
+        return {camera: picture.transpose(turned) for camera, picture in found.items() if picture is not None}
 
     def _arranged(self, picture: Picture) -> UInt8[np.ndarray, ...]:
         return picture.transpose(2, 0, 1) if self.image_layout == "chw" else picture

@@ -1,14 +1,29 @@
-"""Inference on a policy server (`openpi serve`, or any server of the published protocol); needs no JAX here."""
+"""Inference on a policy server or a session server; needs no JAX here."""
 
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 from rclpy.node import Node
 
-from openpi_ros.backends.base import BackendError, for_policy
+from openpi_ros.backends.base import MEASURED, BackendError, for_policy
 from openpi_runtime.robots import RobotSpec
 
 IMAGE_SIZE = 224  # what policies see; larger pictures only cost bandwidth
+
+
+class Speech(Protocol):
+    """What is said to one kind of server. Every method raises ValueError, a sentence for the user."""
+
+    def connect(self, params: dict[str, Any], options: Any) -> Any:
+        """A client that has connected."""
+
+    def agree(self, metadata: dict[str, Any]) -> None:
+        """Refuses a server that does not fit the robot."""
+
+    def request(self, obs: dict[str, Any]) -> dict[str, Any]:
+        """The observation as it is sent, pictures of 224 x 224."""
+
+    def result(self, answer: dict[str, Any], obs: dict[str, Any]) -> dict[str, Any]:
+        """The answer with "actions" [H, D] of the robot."""
 
 
 class RemoteBackend:
@@ -17,29 +32,31 @@ class RemoteBackend:
     uses_images = True
 
     def __init__(self, node: Node, params: dict[str, Any], robot: RobotSpec) -> None:
-        """Connects at the first request, so that robot and server may start in any order."""
+        """Connects at the first request, so that robot and server may start in any order.
+
+        Raises:
+            ValueError: the protocol is for other robots.
+        """
         from openpi_client.async_client import ClientOptions
-        from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
         timeout_s = params["request_timeout"]
-        options = ClientOptions(timeout_s=timeout_s, connect_timeout_s=timeout_s)
-        self._connect = lambda: WebsocketClientPolicy(params["host"], params["port"], options=options)
+        self._speech: Speech = SessionSpeech(robot) if params["protocol"] == "session" else PolicySpeech(robot)
+        self._params = params
+        self._options = ClientOptions(timeout_s=timeout_s, connect_timeout_s=timeout_s)
         self._address = f"{params['host']}:{params['port']}"
-        self._robot = robot
         self._client: Any = None
         self._logger = node.get_logger()
         self.metadata: dict[str, Any] = {}
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
-        """One request, images made small before they are sent."""
+        """One request."""
         from openpi_client.errors import PolicyClientError
 
         try:
             if self._client is None:
-                self._client = self._connect()
-                self._check(self._client.get_server_metadata())
-            return self._client.infer(self._small(obs))
-        except PolicyClientError as error:
+                self._connect()
+            return self._speech.result(self._client.infer(self._speech.request(obs)), obs)
+        except (PolicyClientError, ValueError) as error:
             raise BackendError(f"policy server {self._address}: {error}") from error
 
     def reset(self) -> None:
@@ -49,10 +66,32 @@ class RemoteBackend:
         """Ends the connection."""
         if self._client is not None:
             self._client.close()
+            self._client = None
 
-    def _check(self, metadata: dict[str, Any]) -> None:
-        """Refuses a server that says it is for another robot; one that says nothing is taken at its word."""
-        self.metadata = metadata
+    def _connect(self) -> None:
+        self._client = self._speech.connect(self._params, self._options)
+        self.metadata = self._client.get_server_metadata()
+        try:
+            self._speech.agree(self.metadata)
+        except ValueError:
+            self.close()
+            raise
+        self._logger.info(f"Connected to policy server {self._address}.")
+
+
+class PolicySpeech:
+    """The published protocol (`openpi serve`): observations in the form of the robot's policies."""
+
+    def __init__(self, robot: RobotSpec) -> None:
+        self._robot = robot
+
+    def connect(self, params: dict[str, Any], options: Any) -> Any:
+        from openpi_client.websocket_client_policy import WebsocketClientPolicy
+
+        return WebsocketClientPolicy(params["host"], params["port"], options=options)
+
+    def agree(self, metadata: dict[str, Any]) -> None:
+        """A server that says nothing about its robot is taken at its word."""
         expected = {
             "action_dim": len(self._robot.action),
             "rate_hz": self._robot.rate_hz,
@@ -62,19 +101,55 @@ class RemoteBackend:
             theirs = metadata.get(name, ours)
             fits = set(theirs) <= {c.name for c in self._robot.cameras} if name == "cameras" else theirs == ours
             if not fits:
-                self._client.close()
-                self._client = None
-                raise BackendError(
-                    f"policy server {self._address} has {name} {theirs}, but robot {self._robot.name} has {ours}; "
+                raise ValueError(
+                    f"it has {name} {theirs}, but robot {self._robot.name} has {ours}; "
                     "serve a config for this robot, or choose the robot it is for"
                 )
-        self._logger.info(f"Connected to policy server {self._address}.")
 
-    def _small(self, obs: dict[str, Any]) -> dict[str, Any]:
-        """The observation as it is sent: pictures of 224 x 224, without what is only for this process."""
-        from openpi_client import image_tools
+    def request(self, obs: dict[str, Any]) -> dict[str, Any]:
+        return self._robot.observation.with_pictures(for_policy(obs), _shrunk)
 
-        def shrink(picture: np.ndarray) -> np.ndarray:
-            return image_tools.resize_with_pad(picture, IMAGE_SIZE, IMAGE_SIZE)
+    def result(self, answer: dict[str, Any], obs: dict[str, Any]) -> dict[str, Any]:
+        return answer
 
-        return self._robot.observation.with_pictures(for_policy(obs), shrink)
+
+class SessionSpeech:
+    """A session server (`openpi serve-sessions`): the codec's signals, of a robot with one arm of seven joints."""
+
+    def __init__(self, robot: RobotSpec) -> None:
+        from openpi_runtime import session_signals
+        from openpi_runtime.kinematics import Kinematics
+
+        session_signals.check_robot(robot)
+        self._robot = robot
+        self._kinematics = Kinematics.from_file(robot.urdf_path)
+        self._signals: session_signals.SessionSignals | None = None
+
+    def connect(self, params: dict[str, Any], options: Any) -> Any:
+        from openpi_client.session_client_policy import SessionClientPolicy
+
+        return SessionClientPolicy(params["host"], params["port"], params["checkpoint"] or None, options=options)
+
+    def agree(self, metadata: dict[str, Any]) -> None:
+        from openpi_runtime.session_signals import SessionSignals
+
+        if not metadata.get("codec_info"):
+            raise ValueError(
+                f"its session has codec {metadata.get('codec')!r}; serve with --codec joints_traj or droid"
+            )
+        self._signals = SessionSignals(self._robot, self._kinematics, metadata["codec_info"])
+
+    def request(self, obs: dict[str, Any]) -> dict[str, Any]:
+        assert self._signals is not None
+        pictures = {name: _shrunk(picture) for name, picture in self._robot.observation.pictures(obs).items()}
+        return self._signals.observation(obs[MEASURED], pictures, obs["prompt"])
+
+    def result(self, answer: dict[str, Any], obs: dict[str, Any]) -> dict[str, Any]:
+        assert self._signals is not None
+        return {**answer, "actions": self._signals.actions(answer, obs[MEASURED])}
+
+
+def _shrunk(picture: Any) -> Any:
+    from openpi_client import image_tools
+
+    return image_tools.resize_with_pad(picture, IMAGE_SIZE, IMAGE_SIZE)

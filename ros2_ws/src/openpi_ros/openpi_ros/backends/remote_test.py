@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -6,7 +7,9 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: source setup/env.sh")
 pytest.importorskip("openpi_msgs.msg", reason="needs the built workspace: make setup")
 
+from openpi import codecs
 from openpi.serving.background import running
+from openpi.serving.sessions_test import serving
 from openpi.serving.websocket_policy_server import WebsocketPolicyServer
 from openpi_ros.backends.base import MEASURED, STAMP, BackendError
 from openpi_ros.backends.remote import RemoteBackend
@@ -38,15 +41,24 @@ class Node:
 
 
 def ask(policy: Stub, metadata: dict[str, Any]) -> dict[str, Any]:
-    pictures = {camera.name: np.full((480, 640, 3), 200, np.uint8) for camera in DROID.cameras}
-    obs = DROID.observation.observation(np.array(DROID.rest), pictures, "lift") | {STAMP: 1, MEASURED: np.zeros(8)}
+    obs = observation()
     with running(WebsocketPolicyServer(policy, "127.0.0.1", 0, metadata)) as server:
-        params = {"host": "127.0.0.1", "port": server.port, "request_timeout": 10.0}
-        backend = RemoteBackend(Node(), params, DROID)  # type: ignore[arg-type]
-        try:
-            return backend.infer(obs)
-        finally:
-            backend.close()
+        return infer(server.port, obs, protocol="policy")
+
+
+def infer(port: int | None, obs: dict[str, Any], **params: Any) -> dict[str, Any]:
+    place = {"host": "127.0.0.1", "port": port, "request_timeout": 10.0}
+    backend = RemoteBackend(Node(), place | params, DROID)  # type: ignore[arg-type]
+    try:
+        return backend.infer(obs)
+    finally:
+        backend.close()
+
+
+def observation() -> dict[str, Any]:
+    pictures = {camera.name: np.full((480, 640, 3), 200, np.uint8) for camera in DROID.cameras}
+    state = np.array(DROID.rest)
+    return DROID.observation.observation(state, pictures, "lift") | {STAMP: 1, MEASURED: state}
 
 
 @pytest.mark.parametrize("horizon", [10, 15])
@@ -79,4 +91,36 @@ def test_a_server_for_another_robot_is_refused(metadata: dict[str, Any], told: s
     policy = Stub()
     with pytest.raises(BackendError, match=told):
         ask(policy, metadata)
+    assert not policy.received
+
+
+def ask_session(folder: Path, codec: str, policy: Stub) -> dict[str, Any]:
+    (folder / "1000" / "params").mkdir(parents=True)
+    with serving(folder, lambda _: policy, codec=codecs.get(codec)) as port:
+        return infer(port, observation(), protocol="session", checkpoint="1000")
+
+
+def test_a_session_of_droid_answers_in_the_robots_actions(tmp_path: Path) -> None:
+    policy = Stub()
+    actions = ask_session(tmp_path, "droid", policy)["actions"]
+    np.testing.assert_allclose(actions, np.zeros((10, 8)), atol=1e-6)  # no velocity; the gripper open
+    (received,) = policy.received
+    np.testing.assert_allclose(received["observation/joint_position"], DROID.rest[:7], rtol=1e-6)
+    assert received["observation/wrist_image_left"].shape == (224, 224, 3)
+    assert received["prompt"] == "lift"
+
+
+def test_a_session_with_absolute_joints_answers_in_the_robots_actions(tmp_path: Path) -> None:
+    policy = Stub()
+    targets = [*(np.array(DROID.rest[:7]) + 0.1), 1.0]
+    policy.infer = lambda _: {"actions": np.tile(targets, (10, 1))}  # type: ignore[method-assign]
+    actions = ask_session(tmp_path, "joints_traj", policy)["actions"]
+    np.testing.assert_allclose(actions[:, :7], [[0.5] * 7, *[[0.0] * 7] * 9], atol=1e-5)  # a velocity of 1 is 0.2 rad
+    np.testing.assert_allclose(actions[:, 7], 1.0)
+
+
+def test_a_session_whose_codec_answers_with_poses_is_refused(tmp_path: Path) -> None:
+    policy = Stub()
+    with pytest.raises(BackendError, match="codec 'ee' answers with poses"):
+        ask_session(tmp_path, "ee", policy)
     assert not policy.received
