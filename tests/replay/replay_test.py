@@ -17,6 +17,7 @@ from rosbags.highlevel import AnyReader
 from openpi_ros.commander import PolicyCommander
 from openpi_runtime import paths
 from openpi_runtime.kinematics import Kinematics, command_limits
+from openpi_runtime.modes import Mode
 from openpi_runtime.robots import RobotSpec, load_robot
 
 HERE = Path(__file__).parent
@@ -59,7 +60,9 @@ def run(start: Any, play: Any, folder: Path, robot: Path, stack_name: str) -> Re
     with PolicyCommander() as commander:
         commander.bring_up()
         commander.start()
-        commander.wait_for(lambda: commander.state is not None and commander.state.chunk_id >= 5, 60.0, "five chunks")
+        commander.wait_for(lambda: commander.state.mode == Mode.RUNNING, 30.0, "a motion")
+        first = commander.state.chunk_id
+        commander.wait_for(lambda: commander.state.chunk_id >= first + 3, 60.0, "three more chunks")
         commander.stop()
     stack.process.terminate()
     stack.wait_for_end()
