@@ -1,8 +1,11 @@
-"""A config small enough to train in seconds on one core: `openpi train tests/training/tiny_config.py:tiny ...`."""
+"""Configs small enough to train in seconds on one core: `openpi train tests/training/tiny_config.py:tiny ...`."""
+
+import dataclasses
 
 from openpi.models import gemma, lora, pi0_config, siglip
 from openpi.training import config as _config
 from openpi.training import data_config, optimizer
+from openpi.training.configs import positronic
 
 _EXPERT = {"width": 16, "depth": 2, "mlp_dim": 32, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8}
 _ADAPTERS = {part: lora.LoRAConfig(rank=2, alpha=2.0) for part in ("attn", "ffn")}
@@ -51,18 +54,20 @@ TINY = _config.register_config(
     replace=True,
 )
 FAKE = _config.register_config(
-    _config.TrainConfig(
-        name="tiny_fake",
-        model=model(),
-        data=_config.FakeDataConfig(),
-        lr_schedule=TINY.lr_schedule,
-        batch_size=4,
-        num_workers=0,
-        num_train_steps=4,
-        log_interval=1,
-        save_interval=2,
-        keep_period=None,
-        wandb_enabled=False,
+    dataclasses.replace(TINY, name="tiny_fake", data=_config.FakeDataConfig(), num_train_steps=4), replace=True
+)
+POSITRONIC = _config.register_config(
+    dataclasses.replace(
+        TINY,
+        name="tiny_positronic",
+        model=dataclasses.replace(model(pi05=True), max_token_len=48),
+        data=positronic.LeRobotCodecDataConfig(
+            repo_id="local",
+            assets=_config.AssetsConfig(asset_id="positronic"),
+            base_config=_config.DataConfig(prompt_from_task=True),
+            tokenizer_path=data_config.SMALL_TOKENIZER,
+        ),
+        num_train_steps=2,
     ),
     replace=True,
 )
