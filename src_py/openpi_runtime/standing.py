@@ -26,6 +26,14 @@ class StandingAction:
     def _part(self, column: Column) -> Callable[[Vector], float]:
         if column.kind != "absolute":
             return lambda state: 0.0
+        read = self._reading(column)
+        if not self._spec.is_gripper(column):
+            return read
+        low, high = sorted((self._spec.gripper_convention.closed, self._spec.gripper_convention.open))
+        return lambda state: min(max(read(state), low), high)  # a finger is easily measured a little beyond its ends
+
+    def _reading(self, column: Column) -> Callable[[Vector], float]:
+        """Where the column's joint is, from the state; a gripper also by its finger."""
         if (index := self._place.get((column.group, column.joint))) is not None:
             return lambda state: float(state[index])
         gripper = self._spec.group(column.group).gripper

@@ -27,6 +27,10 @@ def test_a_gripper_that_is_measured_by_its_finger_stays() -> None:
     assert StandingAction(load_robot("libero")).at(state) == pytest.approx([*[0.0] * 6, -1.0])
 
 
+def test_a_gripper_measured_beyond_its_ends_is_at_its_end(twin: RobotSpec) -> None:
+    assert StandingAction(twin).at(np.array([2.0, 1.1, -0.2, -0.1])).tolist() == [2.0, 1.0, -0.2, 0.0]
+
+
 def test_what_is_not_measured_is_a_sentence(twin: RobotSpec) -> None:
     with pytest.raises(ValueError, match="the action 'left_elbow' is a position of 'elbow', which is not in the state"):
         StandingAction(dataclasses.replace(twin, state=twin.state[1:]))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+from geometry_msgs.msg import PoseStamped
 from rclpy.publisher import Publisher
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.serialization import deserialize_message
@@ -18,6 +19,7 @@ from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 KINDS = {f"sensor_msgs/msg/{kind.__name__}": kind for kind in (JointState, Image, CompressedImage)}
+KINDS["geometry_msgs/msg/PoseStamped"] = PoseStamped
 _STAMP = slice(4, 12)  # of the header, which comes first in each of these, after four bytes that tell the encoding
 
 

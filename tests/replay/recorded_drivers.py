@@ -40,6 +40,8 @@ def write_bag(robot: RobotSpec, folder: Path) -> None:
 def _driver_messages(robot: RobotSpec) -> Iterator[tuple[str, float, Any]]:
     for group in robot.groups:
         for at_s in np.arange(0, SECONDS, 1 / JOINT_HZ):
+            if group.pose:
+                yield f"/{group.pose}", at_s, _pose(at_s)
             yield f"/{group.joint_states}", at_s, _arm(robot, group, at_s)
         for at_s in np.arange(0.004, SECONDS, 1 / GRIPPER_HZ):
             yield f"/{group.joint_states}", at_s, _gripper(group)
@@ -49,15 +51,28 @@ def _driver_messages(robot: RobotSpec) -> Iterator[tuple[str, float, Any]]:
 
 
 def _arm(robot: RobotSpec, group: Group, at_s: float) -> Any:
-    rest = [value for value, column in zip(robot.rest, robot.state, strict=True) if column.group == group.name]
-    angles = np.array(rest[: len(group.joints)]) + SWAY * np.sin(2 * np.pi * at_s / SECONDS)
-    named = {"stranger": 9.0} | dict(zip(group.joints, angles, strict=True))
-    return _joint_state(dict(reversed(named.items())))
+    rest = {(c.group, c.joint): value for c, value in zip(robot.state, robot.rest, strict=True)}
+    joints = () if group.pose else group.joints
+    angles = {joint: rest[group.name, joint] + _sway(at_s) for joint in joints}
+    return _joint_state(dict(reversed(({"stranger": 9.0} | angles).items())))
+
+
+def _pose(at_s: float) -> Any:
+    types = STORE.types
+    place = types["geometry_msgs/msg/Point"](x=0.4 + _sway(at_s), y=0.0, z=1.0)
+    upright = types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0)
+    pose = types["geometry_msgs/msg/Pose"](position=place, orientation=upright)
+    return types["geometry_msgs/msg/PoseStamped"](header=_header(), pose=pose)
+
+
+def _sway(at_s: float) -> float:
+    return SWAY * np.sin(2 * np.pi * at_s / SECONDS)
 
 
 def _gripper(group: Group) -> Any:
     assert group.gripper is not None
-    return _joint_state({group.gripper.state_joint: group.gripper.calibration.position.at(OPENING)})
+    finger = group.gripper.calibration.position.at(OPENING)
+    return _joint_state(dict.fromkeys(group.sensed, -finger) | {group.gripper.state_joint: finger})
 
 
 def _header() -> Any:

@@ -54,8 +54,9 @@ class Recorded:
 def run(start: Any, play: Any, folder: Path, robot: Path, stack_name: str) -> Recorded:
     """Plays the bag to the real robot's stack until it has commanded for a while."""
     play(load_robot(robot))
-    arguments = ("sim:=false", "policy:=hold", f"robot:={robot}", f"record:={folder / 'seen'}")
-    stack = start("openpi_bringup.up", stack_name, *arguments)
+    real = () if stack_name == "robot" else ("sim:=false",)
+    arguments = ("policy:=hold", f"robot:={robot}", f"record:={folder / 'seen'}")
+    stack = start("openpi_bringup.up", stack_name, *real, *arguments)
     stack.wait_for_text("Ready: backend hold", 60)
     with PolicyCommander() as commander:
         commander.bring_up()
@@ -104,3 +105,11 @@ def test_droid(start, play, tmp_path):
     goals = [json.loads(line) for line in server.output().splitlines() if line.startswith("[")]
     assert goals[-1] == [0.0, 20.0]  # 0.6 closed is binarised: wholly closed
     assert "/gripper_position_controller/commands" not in seen.messages
+
+
+def test_libero(start, play, tmp_path):
+    """No real robot has it, but any could: a hand moved by deltas of its pose."""
+    seen = run(start, play, tmp_path, variant("libero", "agentview", tmp_path), "robot")
+    actions = seen.values("/sim/action", "data")
+    assert len(actions) > 10
+    assert actions == pytest.approx(np.tile([*[0.0] * 6, 1 - 2 * OPENING], (len(actions), 1)), abs=0.03)
