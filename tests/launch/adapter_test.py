@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -50,6 +51,13 @@ def started(adapter: ModuleType, **given: str) -> list[Any]:
     context = Entity()
     context.launch_configurations = configurations
     return [one for one in function.options["function"](context) if type(one).__name__ == "Node"]
+
+
+def test_every_stack_has_a_launch_file_of_its_name() -> None:
+    for name, stack in stacks.STACKS.items():
+        text = (Path(__file__).parents[2] / f"launch/{name}.launch.py").read_text()
+        (variable,) = (key for key, value in vars(stacks).items() if value is stack)
+        assert f"describe({variable})" in text
 
 
 def test_every_argument_is_declared_with_its_choices(adapter: ModuleType) -> None:

@@ -39,7 +39,7 @@ def test_every_argument_is_described():
     done = up("aloha", "--show-args")
     for name in (
         *("sim", "strategy", "policy", "config", "checkpoint", "prompt", "host", "port", "rviz"),
-        *("namespace", "use_sim_time", "record", "log_level"),
+        *("controller", "dry_run", "namespace", "use_sim_time", "record", "log_level"),
     ):
         assert f"\n  {name}\n" in done.stdout, name
 
