@@ -1,6 +1,5 @@
-"""Where the golden vectors of transforms, tokenizers and policies lie; lets tests import what lies beside them."""
+"""The small tokenizers that the vectors were made with; lets tests import what lies beside them."""
 
-import os
 import pathlib
 import shutil
 import sys
@@ -9,28 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 HERE = pathlib.Path(__file__).parent
-REPOSITORY = HERE.parents[2]
 sys.path.append(str(HERE))
-
-
-def golden_roots() -> list[pathlib.Path]:
-    """The whole set where it is at hand, then the part in the repository."""
-    given = os.environ.get("OPENPI_GOLDEN_DIR")
-    whole = pathlib.Path(given) if given else REPOSITORY.parent / "shared" / "golden"
-    return [whole / "public", whole, HERE.parent / "public"]
-
-
-@pytest.fixture(scope="session")
-def golden() -> Callable[[str], pathlib.Path]:
-    """golden("policy/aloha_pi0") -> its path; skips where that part of the set is not at hand."""
-
-    def find(relative: str) -> pathlib.Path:
-        for root in golden_roots():
-            if (root / relative).exists():
-                return root / relative
-        pytest.skip(f"golden vectors '{relative}' are not at hand; set OPENPI_GOLDEN_DIR to the whole set")
-
-    return find
 
 
 @pytest.fixture(scope="session")
