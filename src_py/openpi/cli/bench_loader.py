@@ -59,13 +59,13 @@ def main(args: Args) -> int:
 
 def measure(args: Args, root: str) -> dict[str, list[float]]:
     """Reader -> samples/s for each of `args.workers`, the median of the rounds."""
-    rounds: dict[str, list[list[float]]] = defaultdict(list)
-    for _ in range(args.rounds):
-        rounds[OURS].append([_ours(args, root, workers) for workers in args.workers])
+    turns: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for workers in args.workers * args.rounds:
+        turns[OURS][workers].append(_ours(args, root, workers))
         if args.peer_python is not None:
-            reader, rates = _theirs(args, root)
-            rounds[reader].append(rates)
-    return {reader: [statistics.median(turns) for turns in zip(*rows, strict=True)] for reader, rows in rounds.items()}
+            reader, rate = _theirs(args, root, workers)
+            turns[reader][workers].append(rate)
+    return {reader: [statistics.median(rates[n]) for n in args.workers] for reader, rates in turns.items()}
 
 
 def _table(args: Args, rates: dict[str, list[float]], cameras: int) -> Table:
@@ -114,14 +114,15 @@ def _ours(args: Args, root: str, workers: int) -> float:
         return lerobot_peer.samples_per_s(stream, args.batch_size, args.batches)
 
 
-def _theirs(args: Args, root: str) -> tuple[str, list[float]]:
+def _theirs(args: Args, root: str, workers: int) -> tuple[str, float]:
+    # A process for each measurement: workers forked from one that has decoded already would share its open files.
     request = {
         "root": root,
         "fps": LeRobotDataset(root).meta.fps,
         "chunk": _CHUNK,
         "batch_size": args.batch_size,
         "batches": args.batches,
-        "workers": args.workers,
+        "workers": workers,
     }
     command = [str(args.peer_python), "-I", lerobot_peer.__file__, json.dumps(request)]
     process = subprocess.run(command, capture_output=True, text=True)

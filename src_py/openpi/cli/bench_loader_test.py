@@ -34,7 +34,7 @@ def peer(tmp_path: pathlib.Path, answer: str) -> pathlib.Path:
 def test_readers_take_turns_on_one_dataset(
     dataset: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answer = """echo '{"reader": "lerobot 9", "samples_per_s": [0.5]}'"""
+    answer = """echo '{"reader": "lerobot 9", "samples_per_s": 0.5}'"""
     args = bench_loader.Args(
         input_path=str(dataset),
         batch_size=2,
@@ -51,7 +51,7 @@ def test_readers_take_turns_on_one_dataset(
     assert f"{figures['samples_per_s']['openpi'][0] / 0.5:.2f}x" in capsys.readouterr().out
     request = json.loads((tmp_path / "request.json").read_text())
     assert (request["root"], request["fps"], request["chunk"]) == (str(dataset), 10, 50)
-    assert (request["batch_size"], request["batches"], request["workers"]) == (2, 2, [0])
+    assert (request["batch_size"], request["batches"], request["workers"]) == (2, 2, 0)
 
 
 def test_failing_peer_is_told(dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:

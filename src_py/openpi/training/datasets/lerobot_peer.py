@@ -1,8 +1,8 @@
 """Measures the `lerobot` package's own reader, for `openpi bench loader`.
 
 Runs in a Python that has lerobot, by its path and with nothing of ours importable:
-    python -I lerobot_peer.py '{"root": "...", "fps": 50, "chunk": 50, "batch_size": 16, "batches": 16, "workers": [0]}'
-prints {"reader": name and versions, "samples_per_s": [one rate for each number of workers]}.
+    python -I lerobot_peer.py '{"root": "...", "fps": 50, "chunk": 50, "batch_size": 16, "batches": 16, "workers": 0}'
+prints {"reader": name and versions, "samples_per_s": rate}.
 """
 
 import importlib.metadata
@@ -24,19 +24,15 @@ def samples_per_s(stream: Iterable[Any], batch_size: int, batches: int) -> float
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """The rates of lerobot's reader behind torch's loader, images as uint8 like ours."""
+    """The rate of lerobot's reader behind torch's loader, images as uint8 like ours."""
     import torch
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     deltas = {"action": [step / request["fps"] for step in range(request["chunk"])]}
     dataset = LeRobotDataset("local/bench", root=request["root"], delta_timestamps=deltas, return_uint8=True)
-
-    def rate(workers: int) -> float:
-        size = request["batch_size"]
-        loader = torch.utils.data.DataLoader(dataset, size, shuffle=True, num_workers=workers, drop_last=True)
-        return samples_per_s(loader, size, request["batches"])
-
-    return {"reader": _versions(), "samples_per_s": [rate(workers) for workers in request["workers"]]}
+    size = request["batch_size"]
+    loader = torch.utils.data.DataLoader(dataset, size, shuffle=True, num_workers=request["workers"], drop_last=True)
+    return {"reader": _versions(), "samples_per_s": samples_per_s(loader, size, request["batches"])}
 
 
 def _versions() -> str:
