@@ -35,13 +35,13 @@ def episode(number: int, length: int, *, success: bool = True) -> dict[str, Any]
             "action_dict": {
                 "joint_position": np.full(7, number + step / 100),
                 "joint_velocity": np.full(7, -1.0),
-                "gripper_position": np.array([step % 2]),
+                "gripper_position": np.array([float(step % 2)]),
             },
             "observation": {
                 "exterior_image_1_left": jpeg(50),
                 "exterior_image_2_left": jpeg(100),
                 "wrist_image_left": jpeg(200),
-                "joint_position": np.full(7, step),
+                "joint_position": np.full(7, float(step)),
                 "gripper_position": np.array([0.5]),
             },
             "language_instruction": f"task {number}".encode(),
@@ -125,6 +125,70 @@ def test_shuffling_loses_nothing() -> None:
     mixed = list(shuffled(iter(range(50)), 8, np.random.default_rng(0)))
     assert sorted(mixed) == list(range(50))
     assert mixed != list(range(50))
+
+
+def written_by_tfds(data_dir: pathlib.Path, episodes: list[dict[str, Any]]) -> None:
+    """The episodes as a TFDS dataset droid 1.0.1 on disk."""
+    import tensorflow_datasets as tfds
+
+    image = tfds.features.Image(shape=(18, 32, 3), encoding_format="jpeg")
+    vector, one = tfds.features.Tensor(shape=(7,), dtype=np.float64), tfds.features.Tensor(shape=(1,), dtype=np.float64)
+    step = {
+        "action_dict": {"joint_position": vector, "joint_velocity": vector, "gripper_position": one},
+        "observation": {
+            **dict.fromkeys(("exterior_image_1_left", "exterior_image_2_left", "wrist_image_left"), image),
+            "joint_position": vector,
+            "gripper_position": one,
+        },
+        **dict.fromkeys(("language_instruction", "language_instruction_2"), tfds.features.Text()),
+    }
+    metadata = dict.fromkeys(("recording_folderpath", "file_path"), tfds.features.Text())
+    features = {"steps": tfds.features.Dataset(step), "episode_metadata": metadata}
+
+    class Droid(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = "droid"
+        VERSION = tfds.core.Version("1.0.1")
+
+        def _info(self) -> Any:
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, manager: Any) -> Any:
+            return {"train": enumerate(episodes)}
+
+        def _generate_examples(self) -> Any:
+            raise NotImplementedError("the split's generator is given")
+
+    Droid(data_dir=str(data_dir)).download_and_prepare()
+
+
+def as_tfds_takes_them(episode: dict[str, Any]) -> dict[str, Any]:
+    """Images as files to be copied, not as bytes that stand for themselves."""
+    steps = [
+        step
+        | {
+            "observation": {
+                key: io.BytesIO(value) if isinstance(value, bytes) else value
+                for key, value in step["observation"].items()
+            }
+        }
+        for step in episode["steps"]
+    ]
+    return episode | {"steps": steps}
+
+
+@pytest.mark.parametrize("space", ["joint_position", "joint_velocity"])
+def test_a_dataset_that_tfds_wrote(tmp_path: pathlib.Path, space: str) -> None:
+    pytest.importorskip("tensorflow_datasets", reason="tensorflow-datasets is not installed")
+    written_by_tfds(tmp_path, [as_tfds_takes_them(one) for one in read("", Part(), False)])
+    arguments: dict[str, Any] = {"datasets": (Part(),), "action_chunk_size": 4, "action_space": space, "shuffle": False}
+    stored = list(DroidRldsDataset(str(tmp_path), 2, **arguments))
+    ours = list(DroidRldsDataset(str(tmp_path), 2, **arguments, read=read))
+    assert len(stored) == len(ours) == 4
+    for batch, expected in zip(stored, ours, strict=True):
+        np.testing.assert_allclose(batch["actions"], expected["actions"], rtol=1e-6)
+        assert batch["prompt"].tolist() == expected["prompt"].tolist()
+        assert batch["observation"]["wrist_image"].shape == (2, 18, 32, 3)
+        np.testing.assert_array_equal(batch["observation"]["joint_position"], expected["observation"]["joint_position"])
 
 
 def test_without_tfds_the_error_says_what_to_install() -> None:
