@@ -1,19 +1,11 @@
 """aloha_sim_node in front of a client that knows only the real robot's topics."""
 
-import time
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import pytest
-import rclpy
 from geometry_msgs.msg import PoseArray
-from rcl_interfaces.srv import SetParameters
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Bool, Float32, Float64MultiArray, UInt32
-from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from openpi_ros import qos, sim_messages
@@ -36,47 +28,9 @@ TOPICS = {
 }
 
 
-class Client:
-    """Keeps the newest message of every topic."""
-
-    def __init__(self, domain: int) -> None:
-        self.context = rclpy.Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node("client", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        self.newest: dict[str, object] = {}
-        for topic, (kind, profile) in TOPICS.items():
-            self.node.create_subscription(kind, topic, lambda m, t=topic: self.newest.update({t: m}), profile)
-
-    def wait(self, holds: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
-        end = time.monotonic() + timeout_s
-        while not holds():
-            assert time.monotonic() < end, f"Not within {timeout_s} s: {what}"
-            self.executor.spin_once(timeout_sec=0.1)
-
-    def call(self, kind: type, name: str, request: object) -> object:
-        client = self.node.create_client(kind, name)
-        self.wait(client.service_is_ready, name)
-        future = client.call_async(request)
-        self.wait(future.done, name)
-        return future.result()
-
-    def joints(self, side: str) -> dict[str, float]:
-        message = self.newest[f"follower_{side}/joint_states"]
-        return dict(zip(message.name, message.position, strict=True))
-
-    def close(self) -> None:
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.try_shutdown(context=self.context)
-
-
 @pytest.fixture
-def client(domain: int) -> Iterator[Client]:
-    client = Client(domain)
-    yield client
-    client.close()
+def client(connect):
+    return connect(TOPICS)
 
 
 def test_it_publishes_obeys_and_resets_as_the_real_robot_and_its_drivers(start, client):
@@ -91,7 +45,7 @@ def test_it_publishes_obeys_and_resets_as_the_real_robot_and_its_drivers(start, 
     assert simulation.wait_for_end() == 0
 
 
-def _check_camera(client: Client) -> None:
+def _check_camera(client) -> None:
     image, info = client.newest["cam_high/image_raw"], client.newest["cam_high/camera_info"]
     assert (image.encoding, image.width, image.height) == ("rgb8", 640, 480)
     assert image.header.frame_id == info.header.frame_id == "cam_high_optical_frame"
@@ -101,42 +55,38 @@ def _check_camera(client: Client) -> None:
     assert ((red[..., 0] > 150) & (red[..., 1] < 100)).sum() > 100  # the cube
 
 
-def _check_joint_states(client: Client) -> None:
-    assert list(client.joints("left")) == [*ARM, "gripper", "left_finger", "right_finger"]
+def _check_joint_states(client) -> None:
+    assert list(client.joints("follower_left/joint_states")) == [*ARM, "gripper", "left_finger", "right_finger"]
     for side in ("left", "right"):
-        joints = client.joints(side)
+        joints = client.joints(f"follower_{side}/joint_states")
         np.testing.assert_allclose([joints[name] for name in ARM], START[:6], atol=0.02)
         assert joints["left_finger"] == -joints["right_finger"]
         assert 0.02 < joints["left_finger"] < 0.025
 
 
-def _command_both_interfaces(client: Client) -> None:
+def _command_both_interfaces(client) -> None:
     trajectory = client.node.create_publisher(JointTrajectory, "follower_left/joint_trajectory", qos.COMMAND)
     forward = client.node.create_publisher(Float64MultiArray, "follower_right/commands", qos.COMMAND)
     client.wait(lambda: trajectory.get_subscription_count() and forward.get_subscription_count(), "the controllers")
     point = JointTrajectoryPoint(positions=[1.0, 0.3, *START[1:6]])
     trajectory.publish(JointTrajectory(joint_names=["gripper", *ARM], points=[point]))
     forward.publish(Float64MultiArray(data=[-0.3, *START[1:]]))
-    client.wait(lambda: abs(client.joints("left")["waist"] - 0.3) < 0.02, "the left arm moves")
-    client.wait(lambda: abs(client.joints("right")["waist"] + 0.3) < 0.02, "the right arm moves")
-    client.wait(lambda: client.joints("left")["left_finger"] > 0.05, "the left gripper opens")
+    client.wait(lambda: abs(client.joints("follower_left/joint_states")["waist"] - 0.3) < 0.02, "the left arm moves")
+    client.wait(lambda: abs(client.joints("follower_right/joint_states")["waist"] + 0.3) < 0.02, "the right arm moves")
+    client.wait(lambda: client.joints("follower_left/joint_states")["left_finger"] > 0.05, "the left gripper opens")
 
 
-def _refuse_a_bad_command(client: Client, simulation) -> None:
+def _refuse_a_bad_command(client, simulation) -> None:
     forward = client.node.create_publisher(Float64MultiArray, "follower_right/commands", qos.COMMAND)
     client.wait(lambda: forward.get_subscription_count() > 0, "the controller")
     forward.publish(Float64MultiArray(data=[float("nan")] * 7))
     simulation.wait_for_text("The group 'right' refused a command", 20)
 
 
-def _reset(client: Client) -> None:
+def _reset(client) -> None:
     before = time_ns(client.newest["/clock"].clock)
     assert client.newest["sim/episode"].data == 1
-    seed = Parameter("seed", value=5).to_parameter_msg()
-    answer = client.call(SetParameters, "aloha_sim_node/set_parameters", SetParameters.Request(parameters=[seed]))
-    assert answer.results[0].successful
-    answer = client.call(Trigger, "aloha_sim_node/reset", Trigger.Request())
-    assert (answer.success, answer.message) == (True, "episode 2, seed 5")
+    assert client.reset("aloha_sim_node", 5) == (True, "episode 2, seed 5")
     client.wait(lambda: client.newest["sim/episode"].data == 2, "the new episode")
     client.newest.pop("sim/objects")
     client.wait(lambda: "sim/objects" in client.newest, "its objects")

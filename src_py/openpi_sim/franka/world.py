@@ -50,10 +50,12 @@ def load_model(urdf: Path) -> "mujoco.MjModel":
 
     Raises:
         FileNotFoundError: there is no such file.
+        ValueError: it is another robot.
     """
     if not urdf.is_file():
         raise FileNotFoundError(f"The Franka simulation reads the robot from {urdf}, which is not there.")
     spec = mujoco.MjSpec.from_string(xacro.process_file(str(urdf)).toxml())
+    _check_names(spec, urdf)
     spec.compiler.fusestatic = False  # frames without geometry carry cameras
     spec.compiler.discardvisual = False
     spec.option.timestep = 1.0 / CONTROL_HZ / _SUBSTEPS
@@ -70,6 +72,13 @@ def load_model(urdf: Path) -> "mujoco.MjModel":
     for name, rgb in CUBES.items():
         _add_cube(spec, name, rgb)
     return spec.compile()
+
+
+def _check_names(spec: "mujoco.MjSpec", urdf: Path) -> None:
+    needed = {*panda.ARM_JOINTS, *panda.FINGER_JOINTS, *(camera.frame for camera in CAMERAS.values())}
+    missing = needed - {joint.name for joint in spec.joints} - {body.name for body in spec.bodies}
+    if missing:
+        raise ValueError(f"The Franka simulation needs joints and camera frames that {urdf} lacks: {sorted(missing)}.")
 
 
 def _prepare_robot(spec: "mujoco.MjSpec") -> None:

@@ -1,5 +1,6 @@
 """The base of all simulators' nodes: a world behind the topics of the real robot, and the clock everything runs on."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from builtin_interfaces.msg import Time
@@ -14,6 +15,7 @@ from trajectory_msgs.msg import JointTrajectory
 from openpi_ros import lifecycle, qos, sim_messages
 from openpi_ros.conversions import image_message, time_ns, to_time
 from openpi_runtime.robots import Camera, Group, RobotSpec, load_robot
+from openpi_sim.controller import Controller
 from openpi_sim.loop import LoopSettings, SimulationLoop, follow
 from openpi_sim.world import Intrinsics, World
 
@@ -21,6 +23,7 @@ _FACTOR_PERIOD_NS = 500_000_000
 _LOG_PERIOD_S = 1.0
 
 Calibration = tuple[Publisher, Intrinsics]
+Command = Callable[[Controller, int], None]
 
 
 class SimulationNode(lifecycle.ManagedNode):
@@ -79,21 +82,14 @@ class SimulationNode(lifecycle.ManagedNode):
         )
 
     def _obey(self, group: Group) -> None:
-        def on_trajectory(message: JointTrajectory) -> None:
-            after = [time_ns(point.time_from_start) for point in message.points]
-            positions = [point.positions for point in message.points]
-            self._command(group, follow(message.joint_names, time_ns(message.header.stamp), after, positions))
+        for name, controller in group.controllers.items():
+            if name in _COMMANDS and controller.get("interface", "position") == "position":
+                self._listen(group, controller["topic"], *_COMMANDS[name])
 
-        def on_forward(message: Float64MultiArray) -> None:
-            self._command(group, lambda controller, _: controller.forward(message.data))
+    def _listen(self, group: Group, topic: str, kind: type, read: Callable[[Any], Command]) -> None:
+        self.create_subscription(kind, topic, lambda message: self._command(group, read(message)), qos.COMMAND)
 
-        topics = {name: controller["topic"] for name, controller in group.controllers.items() if "topic" in controller}
-        if "joint_trajectory" in topics:
-            self.create_subscription(JointTrajectory, topics["joint_trajectory"], on_trajectory, qos.COMMAND)
-        if "forward" in topics:
-            self.create_subscription(Float64MultiArray, topics["forward"], on_forward, qos.COMMAND)
-
-    def _command(self, group: Group, apply: Any) -> None:
+    def _command(self, group: Group, apply: Command) -> None:
         try:
             self._loop.command(group.name, apply)
         except ValueError as error:
@@ -167,6 +163,29 @@ class _Reporter:
 
     def on_failure(self, error: Exception) -> None:
         self._node.give_up(f"The simulation failed: {error}")
+
+
+def _trajectory(message: JointTrajectory) -> Command:
+    after = [time_ns(point.time_from_start) for point in message.points]
+    positions = [point.positions for point in message.points]
+    return follow(message.joint_names, time_ns(message.header.stamp), after, positions)
+
+
+def _forward(message: Float64MultiArray) -> Command:
+    return lambda controller, _: controller.forward(message.data)
+
+
+def _equilibrium(message: JointState) -> Command:
+    """Of an impedance controller: at once, as far as its springs pull."""
+    return follow(message.name, 0, [1], [message.position])
+
+
+# Kind of controller, as robot descriptions name it -> the messages it takes, and what they command.
+_COMMANDS: dict[str, tuple[type, Callable[[Any], Command]]] = {
+    "joint_trajectory": (JointTrajectory, _trajectory),
+    "forward": (Float64MultiArray, _forward),
+    "franka": (JointState, _equilibrium),
+}
 
 
 def _check_groups(robot: RobotSpec, world: World) -> None:
