@@ -63,6 +63,17 @@ def test_new_run_does_not_take_over_an_old_id(tmp_path: pathlib.Path, wandb: Fak
     assert wandb.inits[1]["mode"] == "offline"
 
 
+def test_wandb_itself_offline(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    for resume in (False, True):
+        run = sink(tmp_path, resume=resume, mode="offline")
+        run.scalars(int(resume), {"loss": 0.25})
+        run.images(int(resume), "first_batch", np.zeros((2, 4, 4, 3), np.uint8))
+        run.close()
+    name = (tmp_path / "wandb_id.txt").read_text()
+    assert len(list(tmp_path.glob(f"wandb/offline-run-*-{name}/run-{name}.wandb"))) == 2
+
+
 @pytest.mark.parametrize(
     ("module", "make"),
     [
