@@ -45,7 +45,7 @@ setup-libero: setup  ## the LIBERO simulator, in an environment of its own
 
 test-libero: setup-libero  ## what needs LIBERO; skipped by `make test`
 	@$(ENV)
-	python -m pytest tests/libero $(PYTEST_ARGS)
+	python -m pytest tests/libero -m '' $(PYTEST_ARGS)
 
 clean:  ## removes what the other targets made
 	rm -rf .venv .venv-libero ros2_ws/build ros2_ws/install ros2_ws/log out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -123,6 +123,7 @@ class _Reporter:
         self._start = node.create_publisher(Time, "sim/episode_start", qos.LATCHED)
         self._now_ns = 0
         self._next_factor_ns = 0
+        self._solved = False
         wanted = [camera for camera in robot.cameras if camera.name in node.params["cameras"]]
         self._cameras = {camera.name: self._camera(camera, world) for camera in wanted}
 
@@ -150,9 +151,15 @@ class _Reporter:
         self._objects.publish(sim_messages.poses(world.objects.values(), time_ns))
         self._reward.publish(Float32(data=float(world.reward)))
         self._success.publish(Bool(data=world.success))
+        self._say_solved(world.success)
         if time_ns >= self._next_factor_ns:
             self._factor.publish(Float32(data=self._node.real_time_factor()))
             self._next_factor_ns = time_ns + _FACTOR_PERIOD_NS
+
+    def _say_solved(self, solved: bool) -> None:
+        if solved and not self._solved:
+            self._node.get_logger().info("The task is solved.")
+        self._solved = solved
 
     def on_image(self, time_ns: int, camera: str, image: Any) -> None:
         spec, pictures, calibration = self._cameras[camera]
