@@ -18,10 +18,47 @@ from openpi_runtime.rotations import quaternion
 
 EE_POSE, JOINTS, GRIP, TASK = "robot_state.ee_pose", "robot_state.q", "grip", "task"
 WRIST_IMAGE, EXTERIOR_IMAGE = "image.wrist", "image.exterior"
-TARGET_JOINTS, TARGET_GRIP = "robot_command.joints", "target_grip"
+TARGET_POSE, TARGET_JOINTS, TARGET_GRIP = "robot_command.pose", "robot_command.joints", "target_grip"
 
 _KINDS = ("absolute", "velocity")
 _ROUNDING = 1e-3  # of a step's displacement
+
+
+class ArmSignals:
+    """A robot's state, targets and cameras as these signals.
+
+    Raises:
+        ValueError: the robot has not the one arm of seven joints, the gripper or the cameras that they describe.
+    """
+
+    def __init__(self, spec: RobotSpec, kinematics: Kinematics, quaternion_order: str = "wxyz") -> None:
+        check_robot(spec)
+        self._spec, self._kinematics, self._order = spec, kinematics, quaternion_order
+        self._group = spec.groups[0]
+        self.state_columns = [_place(spec.state, joint) for joint in self._group.command_joints]
+        self.action_columns = [_place(spec.action, joint) for joint in self._group.command_joints]
+        self.cameras = {WRIST_IMAGE: camera_of(spec, "wrist").name, EXTERIOR_IMAGE: camera_of(spec, "base").name}
+
+    def state(self, state: Float64[np.ndarray, " s"]) -> dict[str, np.ndarray]:
+        """Pose, joints and grip of a state, float32."""
+        return dict(zip((EE_POSE, JOINTS, GRIP), self._signals(state[self.state_columns]), strict=True))
+
+    def target(self, target: Float64[np.ndarray, " a"]) -> dict[str, np.ndarray]:
+        """The same of a target: joints in rad and the gripper in runtime units, in the action columns' order."""
+        values = self._signals(target[self.action_columns])
+        return dict(zip((TARGET_POSE, TARGET_JOINTS, TARGET_GRIP), values, strict=True))
+
+    def _signals(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        *joints, gripper = values
+        grip = 1.0 - self._spec.gripper_convention.fraction(gripper)
+        return self._pose(joints), np.asarray(joints, np.float32), np.array([grip], np.float32)
+
+    def _pose(self, joints: list[float]) -> Float[np.ndarray, 7]:
+        names = [self._group.urdf_prefix + joint for joint in self._group.joints]
+        pose = self._kinematics.forward(dict(zip(names, joints, strict=True)), self._group.end_effector)
+        turned = quaternion(pose[:3, :3])
+        ordered = turned if self._order == "xyzw" else np.roll(turned, 1)
+        return np.concatenate([pose[:3, 3], ordered]).astype(np.float32)
 
 
 class SessionSignals:
@@ -37,14 +74,9 @@ class SessionSignals:
         Raises:
             ValueError: this robot cannot work with this codec; says why, and which would do.
         """
-        check_robot(spec)
-        self._spec, self._kinematics = spec, kinematics
-        self._group = spec.groups[0]
+        self._spec = spec
+        self._arm = ArmSignals(spec, kinematics, codec.get("quaternion_order", "wxyz"))
         self._wanted = tuple(codec["observation"])
-        self._order = codec.get("quaternion_order", "wxyz")
-        self._state = [_place(spec.state, joint) for joint in self._group.command_joints]
-        self._action = [_place(spec.action, joint) for joint in self._group.command_joints]
-        self._cameras = {WRIST_IMAGE: _camera(spec, "wrist"), EXTERIOR_IMAGE: _camera(spec, "base")}
         self._check(codec)
 
     def observation(
@@ -55,7 +87,13 @@ class SessionSignals:
         Raises:
             ValueError: a camera that it needs has no picture.
         """
-        return {name: self._signal(name, state, pictures, prompt) for name in self._wanted}
+        seen = {name: pictures[camera] for name, camera in self._arm.cameras.items() if camera in pictures}
+        signals = self._arm.state(state) | seen | {TASK: prompt}
+        for name in self._wanted:
+            if name not in signals:
+                camera = self._arm.cameras[name]
+                raise ValueError(f"the session needs {name}, but camera {camera} is not among the cameras used")
+        return {name: signals[name] for name in self._wanted}
 
     def actions(self, result: Mapping[str, Any], state: Float64[np.ndarray, " s"]) -> Float64[np.ndarray, "h d"]:
         """A chunk in the robot's action layout from an answer to the observation of this state.
@@ -63,14 +101,13 @@ class SessionSignals:
         Raises:
             ValueError: the answer has no joint targets of this robot, or one that is further than a step reaches.
         """
-        targets = _matrix(result, TARGET_JOINTS, len(self._group.joints))
+        targets = _matrix(result, TARGET_JOINTS, len(self._arm.action_columns) - 1)
         opening = 1.0 - _matrix(result, TARGET_GRIP, 1)[:, 0]
         convention = self._spec.gripper_convention
-        *joints, grip = self._action
         actions = np.zeros((len(targets), len(self._spec.action)))
-        for column, target, place in zip(joints, targets.T, self._state[:-1], strict=True):
-            actions[:, column] = self._joint_action(self._spec.action[column], target, state[place])
-        actions[:, grip] = convention.closed + opening * (convention.open - convention.closed)
+        for values, column, place in zip(targets.T, self._arm.action_columns, self._arm.state_columns, strict=False):
+            actions[:, column] = self._joint_action(self._spec.action[column], values, state[place])
+        actions[:, self._arm.action_columns[-1]] = convention.closed + opening * (convention.open - convention.closed)
         return actions
 
     def _joint_action(self, column: Column, target: np.ndarray, measured: float) -> np.ndarray:
@@ -86,38 +123,23 @@ class SessionSignals:
             )
         return velocity
 
-    def _signal(self, name: str, state: np.ndarray, pictures: Mapping[str, np.ndarray], prompt: str) -> Any:
-        if name == TASK:
-            return prompt
-        if name in self._cameras:
-            return _picture(name, self._cameras[name], pictures)
-        *joints, grip = state[self._state]
-        if name == GRIP:
-            return np.array([1.0 - self._spec.gripper_convention.fraction(grip)], np.float32)
-        return np.asarray(joints if name == JOINTS else self._pose(joints), np.float32)
-
-    def _pose(self, joints: list[float]) -> Float[np.ndarray, 7]:
-        names = [self._group.urdf_prefix + joint for joint in self._group.joints]
-        pose = self._kinematics.forward(dict(zip(names, joints, strict=True)), self._group.end_effector)
-        turned = quaternion(pose[:3, :3])
-        return np.concatenate([pose[:3, 3], turned if self._order == "xyzw" else np.roll(turned, 1)])
-
     def _check(self, codec: Mapping[str, Any]) -> None:
         spec, name = self._spec, codec.get("name", "?")
-        unknown = set(self._wanted) - {EE_POSE, JOINTS, GRIP, TASK, *self._cameras}
-        kinds = {spec.action[column].kind for column in self._action[:-1]}
+        unknown = set(self._wanted) - {EE_POSE, JOINTS, GRIP, TASK, *self._arm.cameras}
+        kinds = {spec.action[column].kind for column in self._arm.action_columns[:-1]}
         if unknown:
             raise ValueError(f"codec '{name}' needs {', '.join(sorted(unknown))}, which no robot here sends")
-        if any(str(column).startswith("robot_command.pose") for column in codec["action_names"]):
+        if any(str(column).startswith(TARGET_POSE) for column in codec["action_names"]):
             raise ValueError(
                 f"codec '{name}' answers with poses of the end effector, but robot {spec.name} takes joints; "
                 "serve a checkpoint with the codec joints_traj or droid"
             )
         if not kinds <= set(_KINDS):
             raise ValueError(f"robot {spec.name} has {', '.join(sorted(kinds))} actions; a session has joint targets")
-        if (fps := float(codec.get("fps", spec.rate_hz))) != spec.rate_hz:
+        rate_hz = float(codec.get("fps", spec.rate_hz))
+        if rate_hz != spec.rate_hz:
             raise ValueError(
-                f"codec '{name}' has {fps:g} steps a second, but robot {spec.name} runs at {spec.rate_hz:g}"
+                f"codec '{name}' has {rate_hz:g} steps a second, but robot {spec.name} runs at {spec.rate_hz:g}"
             )
 
 
@@ -134,24 +156,19 @@ def check_robot(spec: RobotSpec) -> None:
             "is not; use protocol policy"
         )
     for role in ("wrist", "base"):
-        _camera(spec, role)
+        camera_of(spec, role)
 
 
 def _place(columns: tuple[Column, ...], joint: str) -> int:
     return [column.joint for column in columns].index(joint)
 
 
-def _camera(spec: RobotSpec, role: str) -> Camera:
+def camera_of(spec: RobotSpec, role: str) -> Camera:
+    """The first camera whose role has this word in it. Raises ValueError where there is none."""
     found = next((camera for camera in spec.cameras if role in camera.role), None)
     if found is None:
         raise ValueError(f"robot {spec.name} has no camera of the role {role}, which a session server's signals need")
     return found
-
-
-def _picture(signal: str, camera: Camera, pictures: Mapping[str, np.ndarray]) -> np.ndarray:
-    if camera.name not in pictures:
-        raise ValueError(f"the session needs {signal}, but camera {camera.name} is not among the cameras used")
-    return pictures[camera.name]
 
 
 def _matrix(result: Mapping[str, Any], name: str, width: int) -> Float64[np.ndarray, "h n"]:

@@ -12,7 +12,8 @@ from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 from trajectory_msgs.msg import JointTrajectory
 
-from openpi_ros import qos
+from openpi.training.datasets import LeRobotDataset
+from openpi_ros import convert_bag_to_lerobot, qos
 from openpi_ros.commander import PolicyCommander
 from openpi_ros.recording import load_record
 from openpi_runtime.robots import load_robot
@@ -155,6 +156,12 @@ def test_a_namespace_moves_the_whole_robot_and_is_recorded(start, domain, monkey
     assert counts["/lab/robot1/cam_high/image_raw"] > 3
     assert counts["/lab/robot1/follower_left/joint_trajectory"] > 10
     assert (first.horizon, first.dim, len(first.data)) == (50, 14, 700)
+    data = tmp_path / "data"
+    assert convert_bag_to_lerobot.main(convert_bag_to_lerobot.Args(bags=(bag,), output=data)) == 0
+    steps = LeRobotDataset(data)
+    assert len(steps) > 10
+    assert steps[0]["observation.images.cam_high"].shape == (3, 480, 640)
+    assert np.abs(np.asarray(steps[0]["action"]) - np.asarray(steps[0]["observation.state"])).max() < 0.5  # same units
 
 
 def test_the_remote_backend_reconnects_to_a_server_that_comes_late(start, domain, monkeypatch, unused_tcp_port):

@@ -19,6 +19,10 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [f"{node} = openpi_ros.{node}:main" for node in NODES],
-        "openpi.commands": ["bench.executor = openpi_ros.bench_executor", "doctor = openpi_ros.doctor"],
+        "openpi.commands": [
+            "bench.executor = openpi_ros.bench_executor",
+            "convert.bag-to-lerobot = openpi_ros.convert_bag_to_lerobot",
+            "doctor = openpi_ros.doctor",
+        ],
     },
 )

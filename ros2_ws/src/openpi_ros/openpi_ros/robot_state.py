@@ -19,8 +19,8 @@ def state_topics(robot: RobotSpec) -> dict[str, type]:
 
 
 def reading(message: StateMessage) -> tuple[Sequence[str], Sequence[float]]:
-    """Names and positions: a pose's are `POSE_AXES`, in m and as axis-angle in rad."""
-    if isinstance(message, JointState):
+    """Names and positions: a pose's are `POSE_AXES`, in m and as axis-angle in rad. Any class of message will do."""
+    if hasattr(message, "name"):
         return message.name, message.position
     at, turn = message.pose.position, message.pose.orientation
     return POSE_AXES, [at.x, at.y, at.z, *axis_angle([turn.x, turn.y, turn.z, turn.w])]
