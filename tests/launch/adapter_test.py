@@ -44,9 +44,9 @@ def adapter(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return adapter
 
 
-def started(adapter: ModuleType, **given: str) -> list[Any]:
+def started(adapter: ModuleType, stack: stacks.Stack = stacks.ALOHA, **given: str) -> list[Any]:
     """The nodes that the description's function makes, in order."""
-    *declarations, function = adapter.describe(stacks.ALOHA).arguments[0]
+    *declarations, function = adapter.describe(stack).arguments[0]
     configurations = {one.arguments[0]: one.options["default_value"] for one in declarations} | given
     context = Entity()
     context.launch_configurations = configurations
@@ -93,6 +93,35 @@ def test_the_real_robot_has_no_simulator_and_wall_time(adapter: ModuleType) -> N
     assert "controller" not in values  # the one of the robot's description
     assert (values["simulated"], values["dry_run"]) == (False, False)
     assert values["use_sim_time"] is False
+
+
+@pytest.mark.parametrize(
+    ("given", "rendered", "listens", "interval"),
+    [
+        ({}, False, True, 1),
+        ({"render": "true"}, True, True, 1),
+        ({"record": "bag"}, True, True, 1),
+        ({"policy": "remote"}, True, True, None),
+        ({"policy": "remote", "render": "false", "prompt": "open the drawer"}, False, False, None),
+    ],
+)
+def test_libero_renders_for_whoever_looks_and_takes_the_tasks_instruction(
+    adapter: ModuleType, given: dict[str, str], rendered: bool, listens: bool, interval: int | None
+) -> None:
+    simulator, policy, executor, *_ = started(adapter, stacks.LIBERO, suite="10", task="3", trial="4", **given)
+    assert simulator.options["executable"] == "libero_sim_node"
+    world = simulator.options["parameters"][-1]
+    assert (world["suite"].arguments, world["task"], world["trial"], world["render"]) == (("10",), 3, 4, rendered)
+    values = policy.options["parameters"][-1]
+    assert ("prompt_topic" in values, values.get("request_interval")) == (listens, interval)
+    assert executor.options["parameters"][-1]["controller"].arguments == ("forward",)
+    assert all(node.options["parameters"][-1]["use_sim_time"] for node in (simulator, policy, executor))
+    assert executor.options["parameters"][0].endswith("config/libero.yaml")
+
+
+def test_a_wrong_task_is_a_sentence(adapter: ModuleType) -> None:
+    with pytest.raises(RuntimeError, match="task:='first' must be a whole number from 0"):
+        started(adapter, stacks.LIBERO, task="first")
 
 
 def test_a_wrong_value_is_a_sentence(adapter: ModuleType) -> None:
