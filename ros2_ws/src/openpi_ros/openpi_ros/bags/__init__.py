@@ -1,0 +1,1 @@
+"""Recorded runs of a robot, read back by its description."""
