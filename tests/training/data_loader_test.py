@@ -11,7 +11,7 @@ import pytest
 
 from openpi import transforms
 from openpi.training import config as _config
-from openpi.training import data_loader
+from openpi.training import data_loader, options
 from openpi.training.datasets import BadSampleError, LeRobotDataset
 
 
@@ -77,6 +77,28 @@ def test_resumed_loader_goes_on_in_the_middle_of_an_epoch(tiny_run: Any) -> None
     whole = take(data_loader.create_data_loader(config, shuffle=True), 15)
     rest = take(data_loader.create_data_loader(config, shuffle=True, start_batch=13), 2)
     for (_, expected), (_, actions) in zip(whole[13:], rest, strict=True):
+        np.testing.assert_array_equal(actions, expected)
+
+
+def test_samples_kept_in_memory_are_made_once(tiny_run: Any) -> None:
+    plain = tiny_run("kept", batch_size=16)
+    kept = dataclasses.replace(plain, loop=options.LoopOptions(keep_in_memory=True))
+    data_config = kept.data.create(kept.assets_dirs, kept.model)
+    source = data_loader.create_torch_dataset(data_config, kept.model.action_horizon, kept.model)
+    read: list[int] = []
+
+    class Counted:
+        def __len__(self) -> int:
+            return len(source)
+
+        def __getitem__(self, index: Any) -> Any:
+            read.append(int(index))
+            return source[index]
+
+    batches = take(data_loader.create_data_loader(kept, shuffle=True, dataset=Counted()), 7)
+    assert sorted(read) == list(range(48))
+    wanted = take(data_loader.create_data_loader(plain, shuffle=True), 7)
+    for (_, actions), (_, expected) in zip(batches, wanted, strict=True):
         np.testing.assert_array_equal(actions, expected)
 
 

@@ -130,6 +130,23 @@ class IterableTransformedDataset(IterableDataset[Any]):
         return len(self.dataset)
 
 
+class KeptDataset(Dataset[Any]):
+    """Makes each sample once and keeps it."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._kept: dict[int, Any] = {}
+
+    def __getitem__(self, index: SupportsIndex) -> Any:
+        position = int(index)
+        if position not in self._kept:
+            self._kept[position] = self._dataset[position]
+        return self._kept[position]
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+
 def source_of(dataset: Any) -> Any:
     """The dataset that transforms were put around."""
     while isinstance(dataset, TransformedDataset):
@@ -280,33 +297,28 @@ def create_data_loader(
     """
     data_config = config.data.create(config.assets_dirs, config.model)
     logger.debug("Data config: %s", data_config)
+    common: dict[str, Any] = {
+        "action_horizon": config.model.action_horizon,
+        "batch_size": config.batch_size,
+        "sharding": sharding,
+        "shuffle": shuffle,
+        "num_batches": num_batches,
+        "skip_norm_stats": skip_norm_stats,
+        "framework": framework,
+    }
     if data_config.rlds_data_dir is not None:
-        return create_rlds_data_loader(
-            data_config,
-            action_horizon=config.model.action_horizon,
-            batch_size=config.batch_size,
-            sharding=sharding,
-            shuffle=shuffle,
-            num_batches=num_batches,
-            skip_norm_stats=skip_norm_stats,
-            framework=framework,
-        )
+        return create_rlds_data_loader(data_config, **common)
     return create_torch_data_loader(
         data_config,
-        model_config=config.model,
-        action_horizon=config.model.action_horizon,
-        batch_size=config.batch_size,
-        sharding=sharding,
-        shuffle=shuffle,
-        num_batches=num_batches,
+        config.model,
+        **common,
         num_workers=config.num_workers,
         seed=config.seed,
-        skip_norm_stats=skip_norm_stats,
-        framework=framework,
         dataset=dataset,
         episodes=episodes,
         on_bad=on_bad,
         start_batch=start_batch,
+        keep_in_memory=config.loop.keep_in_memory,
     )
 
 
@@ -327,11 +339,18 @@ def create_torch_data_loader(
     episodes: Sequence[int] | None = None,
     on_bad: OnBad = "raise",
     start_batch: int = 0,
+    keep_in_memory: bool = False,
 ) -> DataLoader[tuple[_model.Observation, _model.Actions]]:
-    """As `create_data_loader`, from the parts; `batch_size` is that of all processes together."""
+    """As `create_data_loader`, from the parts; `batch_size` is that of all processes together.
+
+    Args:
+        keep_in_memory: make each sample once, for data that fits in memory.
+    """
     if dataset is None:
         dataset = create_torch_dataset(data_config, action_horizon, model_config, episodes=episodes, on_bad=on_bad)
     dataset = transform_dataset(dataset, data_config, skip_norm_stats=skip_norm_stats)
+    if keep_in_memory:
+        dataset = KeptDataset(dataset)
     loader = TorchDataLoader(
         dataset,
         local_batch_size=_local_batch_size(batch_size, framework),

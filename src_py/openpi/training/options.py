@@ -15,6 +15,7 @@ class LoopOptions:
         decay_matrices_only: weight decay leaves vectors (biases, norms) alone.
         episodes: train on these episodes of the data set only.
         on_bad_data: "raise" at a sample that cannot be used, or "skip" it and count.
+        keep_in_memory: make each sample once and keep it, each worker its own: for data that fits in memory.
         val_fraction: share of the episodes held out for validation.
         val_interval: steps between validations.
         val_batches: batches a validation.
@@ -27,6 +28,7 @@ class LoopOptions:
     decay_matrices_only: bool = False
     episodes: tuple[int, ...] | None = None
     on_bad_data: Literal["raise", "skip"] = "raise"
+    keep_in_memory: bool = False
     val_fraction: float = 0.0
     val_interval: int = 1000
     val_batches: int = 4

@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 # Up to this many frames ahead it is cheaper to decode on than to seek.
 _DECODE_AHEAD = 8
@@ -48,6 +49,8 @@ class VideoDecoder:
             raise VideoError(f"video {path.name} cannot be opened ({error})") from error
         self._stream.thread_type = "SLICE"
         self._path = path
+        # One for all frames: what converts colours costs more to set up than to use on a small image.
+        self._converter = VideoReformatter()
         self._frames: Iterator[av.VideoFrame] = iter(())
         self._last: tuple[float, np.ndarray] | None = None
 
@@ -75,7 +78,7 @@ class VideoDecoder:
         for frame in self._frames:
             time = float(frame.time)
             if time >= seconds - tolerance_s:
-                self._last = (time, frame.to_ndarray(format="rgb24"))
+                self._last = (time, self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray())
                 if time <= seconds + tolerance_s:
                     return self._last[1]
                 break
