@@ -39,7 +39,7 @@ class RequestPlanner:
         delay: int | None = None,
         blend: Blend | None = None,
     ) -> None:
-        """interval_steps: least steps between two observations that chunks are asked for (1: as fast as possible).
+        """interval_steps: steps between two observations that chunks are asked for (1: as fast as possible).
 
         delay: steps to tell the policy for real-time chunking; None: as measured. blend: the executor's.
         """
@@ -88,7 +88,12 @@ class RequestPlanner:
         if self._strategy == "open_loop":
             return progress.chunk_id == self._newest.chunk_id and progress.steps_left == 0
         waited = observation_ns - (self._asked_ns or 0)
-        return not 0 <= waited < (self._interval_steps - 0.5) * self._period_ns
+        return not 0 <= waited < (self._interval(self._newest) - 0.5) * self._period_ns
+
+    def _interval(self, newest: ActionChunk) -> int:
+        """Steps between two requests: as wanted, or down to half where a short chunk would end before the next comes."""
+        in_time = newest.horizon - self.delays.expect() - 1
+        return min(self._interval_steps, max(self._interval_steps // 2, in_time))
 
     def ask(self, observation_ns: int, base: Float64[np.ndarray, " d"] | float = 0.0) -> dict[str, Any]:
         """Notes a request and returns what the observation must carry for real-time chunking (else nothing).

@@ -11,12 +11,12 @@ from openpi_runtime.strategies import make_strategy
 PERIOD_NS = 20_000_000
 
 
-def chunk(chunk_id: int, step: int) -> ActionChunk:
+def chunk(chunk_id: int, step: int, horizon: int = 50) -> ActionChunk:
     return ActionChunk(
         chunk_id=chunk_id,
         stamp_ns=step * PERIOD_NS,
         period_ns=PERIOD_NS,
-        actions=np.arange(50.0)[:, None],
+        actions=np.arange(float(horizon))[:, None],
         action_names=("a",),
     )
 
@@ -26,13 +26,13 @@ def progress(chunk_id: int, next_step: int, mode: Mode = Mode.RUNNING, left: int
     return Progress(mode=mode, chunk_id=chunk_id, next_step=next_step, steps_left=steps_left)
 
 
-def running(strategy: str, **params: int) -> RequestPlanner:
+def running(strategy: str, horizon: int = 50, **params: int) -> RequestPlanner:
     """A planner whose first chunk, from step 0, was entered at step 4 after 0.08 s."""
     planner = RequestPlanner(strategy, PERIOD_NS, **params)
     planner.on_progress(progress(0, 0, Mode.HOLD))
     assert planner.due(0)
     assert planner.ask(0) == {}
-    planner.answered(chunk(1, 0), 4 * PERIOD_NS, 0.08)
+    planner.answered(chunk(1, 0, horizon), 4 * PERIOD_NS, 0.08)
     planner.on_progress(progress(1, 5))
     return planner
 
@@ -59,6 +59,13 @@ def test_asks_again_after_the_interval() -> None:
     assert not planner.due(24 * PERIOD_NS)
     assert planner.due(25 * PERIOD_NS)
     assert running("latest", interval_steps=1).due(PERIOD_NS)
+
+
+@pytest.mark.parametrize(("horizon", "asks_at"), [(30, 25), (28, 23), (12, 12)])
+def test_asks_earlier_where_the_chunk_would_end_before_the_next_comes(horizon: int, asks_at: int) -> None:
+    planner = running("latest", interval_steps=25, horizon=horizon)  # four steps late
+    assert not planner.due((asks_at - 1) * PERIOD_NS)
+    assert planner.due(asks_at * PERIOD_NS)
 
 
 def test_hold_asks_at_once() -> None:
