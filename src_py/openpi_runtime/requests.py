@@ -37,17 +37,21 @@ class RequestPlanner:
         interval_steps: int = 25,
         guidance_weight: float = 5.0,
         delay: int | None = None,
+        execution_horizon: int = 0,
         blend: Blend | None = None,
     ) -> None:
         """interval_steps: steps between two observations that chunks are asked for (1: as fast as possible).
 
         delay: steps to tell the policy for real-time chunking; None: as measured. blend: the executor's.
+        execution_horizon: fewest steps to tell it as executed between two requests, so that guidance ends as many
+        before the chunk's end.
         """
         self._strategy = strategy
         self._period_ns = period_ns
         self._interval_steps = interval_steps
         self._guidance_weight = guidance_weight
         self._fixed_delay = delay
+        self._execution_horizon = execution_horizon
         self._blend = blend or Blend()
         self.latency = LatencyTracker()
         self.delays = DelayTracker(self.latency, period_ns)
@@ -139,7 +143,7 @@ class RequestPlanner:
             "rtc/prev_actions": shifted(previous.actions, shift) - self._base,
             "rtc/prev_valid": valid,
             "rtc/delay": delay,
-            "rtc/execution_horizon": min(max(shift, delay, 1), previous.horizon),
+            "rtc/execution_horizon": min(max(shift, delay, self._execution_horizon, 1), previous.horizon - delay),
             "rtc/guidance_weight": self._guidance_weight,
         }
 

@@ -136,6 +136,11 @@ def test_rtc_fixed_delay_is_bounded_by_what_is_left() -> None:
     assert running("rtc", delay=20).ask(40 * PERIOD_NS)["rtc/delay"] == 10
 
 
+@pytest.mark.parametrize(("least", "told"), [(0, 10), (30, 30), (48, 46)])
+def test_rtc_execution_horizon_has_a_least_value_and_leaves_room_for_the_delay(least: int, told: int) -> None:
+    assert running("rtc", execution_horizon=least).ask(10 * PERIOD_NS)["rtc/execution_horizon"] == told
+
+
 def test_other_strategies_send_nothing() -> None:
     assert running("latest").ask(25 * PERIOD_NS) == {}
 

@@ -1,21 +1,19 @@
 """Compare the strategies that join chunks, in simulated time with injected delays: jumps, jerk, starved ticks.
 
-Two policies: a pi0 of 0.5 million parameters trained here on the scripted expert (two modes, so that neighbouring
-chunks disagree), and the expert itself with an offset per chunk, for the success of the task.
+Two policies: a small pi0 trained here on the scripted expert (two modes, so that neighbouring chunks disagree), and
+the expert itself with an offset per chunk, for the success of the task. Some minutes on two cores.
 """
 
 import dataclasses
 from pathlib import Path
 
-import jax
-import numpy as np
-from flax import nnx
 from rich.console import Console
 
 from openpi.strategy_study import comparison, small_policy
+from openpi_runtime.strategies import STRATEGIES
 from openpi_sim.aloha.world import AlohaWorld
 
-_SEEDED_TICKS = 300  # six seconds of the model's episodes
+_TICKS = 300  # six seconds of the model's episodes, and of its demonstrations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,24 +21,25 @@ class Args:
     """What to compare.
 
     Attributes:
-        episodes: for each strategy and delay.
+        episodes: of the small pi0, for each strategy and delay. expert_episodes: of the noisy expert.
         train_steps: of the small pi0; 0 leaves it out.
         demonstrations: episodes it is trained on.
-        weights: file its parameters are kept in, and read from where it exists.
+        seed: of training and noise.
         out: folder for strategies.json and strategies.png.
     """
 
     episodes: int = 2
-    train_steps: int = 1500
-    demonstrations: int = 60
-    weights: Path = Path("out/strategies/weights.npz")
+    expert_episodes: int = 8
+    train_steps: int = 1600
+    demonstrations: int = 50
+    seed: int = 0
     out: Path = Path("out/strategies")
 
 
 def main(args: Args) -> int:
-    """Trains (or reads) the model, runs everything, prints the table."""
+    """Trains the model, runs everything, prints the table."""
     console = Console(stderr=True)
-    rows = comparison.compare_expert(args.episodes, console.print)
+    rows = comparison.compare_expert(args.expert_episodes, args.seed, console.print)
     if args.train_steps:
         rows += compare_model(args, console)
     comparison.save_table(rows, args.out / "strategies.json")
@@ -50,25 +49,20 @@ def main(args: Args) -> int:
 
 
 def compare_model(args: Args, console: Console) -> list[comparison.Row]:
-    """The trained pi0 with every strategy at every delay."""
-    data = small_policy.make_dataset(args.demonstrations)
-    graph, params = _weights(args, data, console)
-    policy = small_policy.SmallPolicy(graph, params, data, seed=0)
+    """The trained pi0 with every strategy at every delay; with rtc by guidance, and as it is trained for."""
+    seen = small_policy.demonstrate(args.demonstrations, _TICKS, args.seed)
+    scale = small_policy.Scale.of(seen)
+    graph, params = small_policy.train(seen, scale, args.train_steps, args.seed, console.print)
 
-    def make(world: AlohaWorld, episode: int) -> small_policy.SmallPolicy:
-        policy.reseed(episode)
-        return policy
+    def contender(name: str, strategy: str, policy: small_policy.SmallPolicy) -> comparison.Contender:
+        def make(world: AlohaWorld, episode: int) -> small_policy.SmallPolicy:
+            policy.reseed(args.seed + episode)
+            return policy
 
-    return comparison.compare("small pi0", make, _SEEDED_TICKS, args.episodes, False, console.print)
+        return comparison.Contender(name=name, strategy=strategy, make_policy=make)
 
-
-def _weights(args: Args, data: small_policy.Dataset, console: Console) -> tuple[nnx.GraphDef, nnx.State]:
-    if not args.weights.is_file():
-        graph, params = small_policy.train(data, args.train_steps, console.print)
-        args.weights.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(args.weights, *[np.asarray(leaf) for leaf in jax.tree.leaves(params)])
-        return graph, params
-    graph, params = nnx.split(small_policy.small_config().create(jax.random.key(0)))
-    with np.load(args.weights) as saved:
-        leaves = [saved[name] for name in saved.files]
-    return graph, jax.tree.unflatten(jax.tree.structure(params), leaves)
+    guided = small_policy.SmallPolicy(graph, params, scale)
+    trained = small_policy.SmallPolicy(graph, params, scale, rtc_mode="trained")
+    contenders = [contender(name, name, guided) for name in STRATEGIES]
+    contenders.append(contender("rtc, trained", "rtc", trained))
+    return comparison.compare("small pi0", contenders, _TICKS, args.episodes, False, console.print)

@@ -17,7 +17,7 @@ def trace(wanted: list[float], boundary: list[bool]) -> Trace:
         boundary=np.array(boundary),
         inside=np.full((5, 14), 0.01),
         starved=3,
-        clamped=1,
+        cut=1,
         success=True,
     )
 
@@ -28,7 +28,8 @@ def test_figures_hand_computed() -> None:
     third = np.diff([0.0, 0.1, 0.3, 0.3, 0.2], n=3) / 0.02**3
     assert comparison.jerk(made) == pytest.approx(np.mean(third**2))
     row = comparison.summarize("p", "latest", 100, [made, made], True)
-    assert (row.boundary_max, row.inside_p95, row.starved, row.success) == pytest.approx((0.2, 0.01, 3.0, 1.0))
+    assert (row.boundary_max, row.inside_p95, row.largest) == pytest.approx((0.2, 0.01, 0.2))
+    assert (row.starved, row.cut, row.success) == (3.0, 1.0, 1.0)
 
 
 def test_table_and_plot(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_a_clean_chunk_reaches_the_arms_unchanged(world: AlohaWorld, plan: np.nd
     world.reset(0)
     made = DelayedLoop("latest", 0, interval_steps=100).run(world, Player(plan), 45)
     assert made.commands == pytest.approx(plan[:45], abs=1e-9)
-    assert (made.starved, made.clamped) == (0, 0)
+    assert (made.starved, made.cut) == (0, 0)
 
 
 @pytest.mark.parametrize("strategy", ["latest", "temporal_ensemble", "rtc"])
@@ -88,4 +89,4 @@ def test_clean_expert_passes_unclamped_and_succeeds(world: AlohaWorld, plan: np.
     expert = NoisyExpert(plan, 0.0, np.random.default_rng(0))
     made = DelayedLoop("latest", 100_000_000, interval_steps=25).run(world, expert, len(plan) + 60)
     assert made.success
-    assert (made.starved, made.clamped) == (0, 0)
+    assert (made.starved, made.cut) == (0, 0)

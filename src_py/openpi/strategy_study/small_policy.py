@@ -20,60 +20,112 @@ from openpi_sim.aloha.world import AlohaWorld
 
 HORIZON = 50
 DIM = 16  # 14 joints and grippers; in the state also x and y of the cube
-FLOW_STEPS = 5
+FLOW_STEPS = 10
+LONGEST_DELAY = 20  # steps for which the model is trained to take given actions
 _IMAGE = 16
 _TURN = 0.15  # rad, by which the second mode's wrists differ from the first's
 _PERIOD_STEPS = 60
+_SWAY = 0.02  # rad, by which a demonstration strays from its plan
+_SWAY_STEPS = 25  # how slowly
+_RETURN_STEPS = 15  # in which the actions lead back to the plan
+_JOINTS = np.arange(14) % 7 != 6
 
 
-def demonstrations(episodes: int, seed: int = 0) -> list[tuple[Float[np.ndarray, "n 14"], Float[np.ndarray, 2]]]:
-    """The expert's plans and where the cube was. Wrists turn to and fro, in half of the episodes the other way round.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Demonstrations:
+    """What was seen and done at every step.
+
+    Attributes:
+        states: [n, 16], measured joints and grippers, then x and y of the cube.
+        actions: [n, 50, 14], commands from that step on, rad and runtime units.
+    """
+
+    states: Float[np.ndarray, "n 16"]
+    actions: Float[np.ndarray, "n 50 14"]
+
+
+def demonstrate(episodes: int, ticks: int, seed: int) -> Demonstrations:
+    """Runs the expert in the simulator, with two modes: wrists turn to and fro, in half of the episodes the other way.
 
     A state in passing then says nothing about which way comes next: neighbouring chunks choose differently, which is
-    what makes boundaries hard.
+    what makes boundaries hard. The arms stray slowly from the plan, and every chunk leads back to it from where they
+    are, so that the model knows states beside the plan too.
     """
     rng = np.random.default_rng(seed)
     expert, world = Expert("transfer_cube"), AlohaWorld("transfer_cube")
-    found = []
+    states, actions = [], []
     for episode in range(episodes):
         world.reset(1000 + episode)
         plan = expert.plan(world.objects)
         wave = rng.choice([-1.0, 1.0]) * _TURN * np.sin(2 * np.pi * np.arange(len(plan)) / _PERIOD_STEPS)
-        turned = plan.copy()
-        turned[:, [3, 5, 10, 12]] += wave[:, None]
-        found.append((turned, world.objects["box"][:2].copy()))
-    return found
+        plan[:, [3, 5, 10, 12]] += wave[:, None]
+        for tick, offset in enumerate(_sway(ticks, rng)):
+            rows = np.minimum(tick + np.arange(HORIZON), len(plan) - 1)
+            states.append(policy_state(world.state, world.objects))
+            actions.append(plan[rows] + offset * np.exp(-np.arange(HORIZON) / _RETURN_STEPS)[:, None])
+            world.command(actions[-1][0])
+            world.step()
+    return Demonstrations(states=np.array(states), actions=np.array(actions))
 
 
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Every chunk of the demonstrations: states [n, 16], actions [n, 50, 16], normalised by mean and std [16]."""
-
-    states: np.ndarray
-    actions: np.ndarray
-    mean: np.ndarray
-    std: np.ndarray
+def _sway(ticks: int, rng: np.random.Generator) -> Float[np.ndarray, "n 14"]:
+    """A smooth random walk about 0 for each joint: white noise, smoothed twice."""
+    kernel = np.exp(-np.arange(5 * _SWAY_STEPS) / _SWAY_STEPS)
+    kernel = np.convolve(kernel, kernel)
+    noise = rng.normal(0.0, _SWAY / np.linalg.norm(kernel), (ticks, 14)) * _JOINTS
+    return np.apply_along_axis(lambda column: np.convolve(column, kernel)[:ticks], 0, noise)
 
 
-def make_dataset(episodes: int) -> Dataset:
-    """Chunks at every step; the state is the command before, with the noise of a measurement."""
-    rng = np.random.default_rng(1)
-    states, actions = [], []
-    for plan, cube in demonstrations(episodes):
-        rows = np.minimum(np.arange(len(plan))[:, None] + np.arange(HORIZON), len(plan) - 1)
-        before = plan[np.maximum(np.arange(len(plan)) - 1, 0)] + rng.normal(0, 0.003, plan.shape)
-        states.append(np.concatenate([before, np.tile(cube, (len(plan), 1))], axis=1))
-        actions.append(np.concatenate([plan[rows], np.zeros((*rows.shape, 2))], axis=2))
-    all_states, all_actions = np.concatenate(states), np.concatenate(actions)
-    mean, std = all_states.mean(axis=0), all_states.std(axis=0) + 1e-3
-    joints = np.where(np.arange(DIM) < 14, mean, 0.0), np.where(np.arange(DIM) < 14, std, 1.0)
-    normal = (all_actions - joints[0]) / joints[1]
-    return Dataset(((all_states - mean) / std).astype(np.float32), normal.astype(np.float32), mean, std)
+def policy_state(state: Float[np.ndarray, 14], objects: dict[str, Float[np.ndarray, 7]]) -> Float[np.ndarray, 16]:
+    """What the model sees: measured joints and grippers, x and y of the cube."""
+    return np.concatenate([state, objects["box"][:2]])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scale:
+    """From robot units to the model's: joint actions relative to the measured state, each step with its own spread.
+
+    Attributes:
+        state_mean, state_std: [16]. mean, std: [50, 14], of the relative actions.
+    """
+
+    state_mean: Float[np.ndarray, 16]
+    state_std: Float[np.ndarray, 16]
+    mean: Float[np.ndarray, "50 14"]
+    std: Float[np.ndarray, "50 14"]
+
+    @classmethod
+    def of(cls, seen: Demonstrations) -> Scale:
+        """Mean and standard deviation of demonstrations."""
+        relative = seen.actions - _base(seen.states)[:, None]
+        return cls(
+            state_mean=seen.states.mean(axis=0),
+            state_std=seen.states.std(axis=0) + 1e-3,
+            mean=relative.mean(axis=0),
+            std=relative.std(axis=0) + 2e-3,
+        )
+
+    def states(self, states: Float[np.ndarray, "n 16"]) -> Float[np.ndarray, "n 16"]:
+        """As the model takes them."""
+        return ((states - self.state_mean) / self.state_std).astype(np.float32)
+
+    def actions(self, actions: Float[np.ndarray, "n 50 14"], states: Float[np.ndarray, "n 16"]) -> np.ndarray:
+        """As the model makes them, [n, 50, 16]."""
+        normal = (actions - _base(states)[:, None] - self.mean) / self.std
+        return np.pad(normal, ((0, 0), (0, 0), (0, DIM - 14))).astype(np.float32)
+
+    def robot_units(self, actions: np.ndarray, state: Float[np.ndarray, 16]) -> Float[np.ndarray, "50 14"]:
+        """The way back, for one chunk [50, 16]."""
+        return actions[:, :14].astype(np.float64) * self.std + self.mean + _base(state)
+
+
+def _base(states: Float[np.ndarray, "*n 16"]) -> Float[np.ndarray, "*n 14"]:
+    return np.where(_JOINTS, states[..., :14], 0.0)
 
 
 def small_config() -> pi0_config.Pi0Config:
-    """0.5 million parameters; the cameras are there and masked."""
-    width = gemma.Config(width=96, depth=3, mlp_dim=256, num_heads=4, num_kv_heads=1, head_dim=24)
+    """A quarter of a million parameters; the cameras are there and masked."""
+    width = gemma.Config(width=64, depth=3, mlp_dim=128, num_heads=4, num_kv_heads=1, head_dim=16)
     return pi0_config.Pi0Config(
         action_dim=DIM,
         action_horizon=HORIZON,
@@ -84,6 +136,7 @@ def small_config() -> pi0_config.Pi0Config:
         vision_variant=siglip.Config(width=16, depth=1, mlp_dim=16, num_heads=1, patch_size=(_IMAGE, _IMAGE)),
         vocab_size=16,
         image_resolution=(_IMAGE, _IMAGE),
+        max_simulated_delay=LONGEST_DELAY,
     )
 
 
@@ -99,39 +152,39 @@ def observe(states: jax.Array) -> _model.Observation:
     )
 
 
-def train(data: Dataset, steps: int, say: Callable[[str], None], batch: int = 64) -> tuple[nnx.GraphDef, nnx.State]:
+def train(
+    seen: Demonstrations, scale: Scale, steps: int, seed: int, say: Callable[[str], None], batch: int = 32
+) -> tuple[nnx.GraphDef, nnx.State]:
     """Trains with Adam and a cosine schedule; returns the model's graph and parameters."""
-    graph, params = nnx.split(small_config().create(jax.random.key(0)))
-    optimizer = optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 2e-3, steps // 20, steps), weight_decay=1e-4)
+    states, actions = scale.states(seen.states), scale.actions(seen.actions, seen.states)
+    graph, params = nnx.split(small_config().create(jax.random.key(seed)))
+    optimizer = optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 3e-3, steps // 20, steps), weight_decay=1e-4)
     state = optimizer.init(params)
 
     @jax.jit
     def step(params: nnx.State, state: optax.OptState, rng: jax.Array, states: jax.Array, actions: jax.Array) -> tuple:
         def loss(params: nnx.State) -> jax.Array:
-            return nnx.merge(graph, params).compute_loss(rng, observe(states), actions).mean()
+            return nnx.merge(graph, params).compute_loss(rng, observe(states), actions, train=True).mean()
 
         value, gradient = jax.value_and_grad(loss)(params)
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, value
 
-    chooser = np.random.default_rng(2)
+    chooser = np.random.default_rng(seed)
     for i in range(steps):
-        rows = chooser.integers(0, len(data.states), batch)
-        params, state, value = step(params, state, jax.random.key(i), data.states[rows], data.actions[rows])
+        rows = chooser.integers(0, len(states), batch)
+        params, state, value = step(params, state, jax.random.key(i), states[rows], actions[rows])
         if i % 200 == 0 or i == steps - 1:
             say(f"step {i}: loss {float(value):.4f}")
     return graph, params
 
 
 class SmallPolicy:
-    """The trained model as a policy in robot units; real-time chunking by guidance with the true Jacobian."""
+    """The model as a policy in robot units, with real-time chunking by one of the model's ways (`rtc_mode`)."""
 
-    def __init__(self, graph: nnx.GraphDef, params: nnx.State, data: Dataset, seed: int, rtc_mode: str = "vjp") -> None:
-        self._mean = np.where(np.arange(DIM) < 14, data.mean, 0.0)
-        self._std = np.where(np.arange(DIM) < 14, data.std, 1.0)
-        self._state_mean, self._state_std = data.mean, data.std
-        self._rng = jax.random.key(seed)
-        params = jax.tree.map(jnp.asarray, params)  # read from a file they are numpy's
+    def __init__(self, graph: nnx.GraphDef, params: nnx.State, scale: Scale, rtc_mode: str = "vjp") -> None:
+        self._scale = scale
+        self._rng = jax.random.key(0)
 
         def plain(rng: jax.Array, state: jax.Array) -> jax.Array:
             return nnx.merge(graph, params).sample_actions(rng, observe(state), num_steps=FLOW_STEPS)
@@ -156,17 +209,11 @@ class SmallPolicy:
     def infer(self, observation: PolicyInput) -> tuple[Float[np.ndarray, "50 14"], int]:
         """A chunk, inpainted where the fields of real-time chunking are given."""
         self._rng, key = jax.random.split(self._rng)
-        cube = observation.objects["box"][:2]
-        state = (np.concatenate([observation.state, cube]) - self._state_mean) / self._state_std
-        batch = jnp.asarray(state[None], jnp.float32)
-        fields = observation.fields
+        state = policy_state(observation.state, observation.objects)
+        normal, fields = self._scale.states(state[None]), observation.fields
         if "rtc/prev_actions" not in fields:
-            return self._robot_units(self._plain(key, batch)), 0
-        previous = np.pad(np.asarray(fields["rtc/prev_actions"]), ((0, 0), (0, DIM - 14)))
-        normal = jnp.asarray((previous - self._mean)[None] / self._std, jnp.float32)
-        delay, horizon = jnp.asarray(fields["rtc/delay"]), jnp.asarray(fields["rtc/execution_horizon"])
-        actions = self._robot_units(self._guided(key, batch, normal, delay, horizon))
-        return actions, int(delay)
-
-    def _robot_units(self, actions: jax.Array) -> Float[np.ndarray, "50 14"]:
-        return (np.asarray(actions[0], np.float64) * self._std + self._mean)[:, :14]
+            return self._scale.robot_units(np.asarray(self._plain(key, normal)[0]), state), 0
+        previous = self._scale.actions(np.asarray(fields["rtc/prev_actions"])[None], state[None])
+        delay, executed = jnp.asarray(fields["rtc/delay"]), jnp.asarray(fields["rtc/execution_horizon"])
+        actions = self._guided(key, normal, previous, delay, executed)
+        return self._scale.robot_units(np.asarray(actions[0]), state), int(delay)

@@ -7,19 +7,22 @@ import itertools
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from openpi_runtime.chunk import ActionChunk
 from openpi_runtime.executor import Executor, ExecutorRules, TickResult
 from openpi_runtime.kinematics import Kinematics, command_limits
 from openpi_runtime.requests import Progress, RequestPlanner
 from openpi_runtime.robots import RobotSpec, load_robot
-from openpi_runtime.safety import SafetyRules
+from openpi_runtime.safety import ROUNDING, SafetyRules
 from openpi_runtime.strategies import make_strategy
 from openpi_sim.aloha.world import CONTROL_PERIOD_NS, AlohaWorld
 
-# The filter clamps and counts, and never latches: what a strategy would do is to be seen to its end.
-_LENIENT = SafetyRules(tolerance=10.0, strikes=1_000_000, max_step=100.0)
+# A request every step would hold nearly the whole chunk to the one before, its roughness included.
+_EXECUTION_HORIZON = 40
+# The filter clamps and counts, and never latches: what a strategy would do is to be seen to its end. The ramp of the
+# first motion is as fast as the arms: a slow one would lie between what a strategy wants and what is measured.
+_LENIENT = ExecutorRules(safety=SafetyRules(tolerance=10.0, strikes=1_000_000, max_step=100.0), ramp_speed=10.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,8 @@ class Trace:
         wanted: the strategy's actions before ramp and filter, [n, 14]. commands: what was published, [n, 14].
         boundary: whether the step comes from another chunk than the one before, [n].
         inside: steps between neighbouring actions within the chunks as predicted, [m, 14].
-        starved, clamped: ticks. success: whether the task was solved at any time.
+        starved: ticks. cut: ticks whose action was further from the last command than the arms are fast.
+        success: whether the task was solved at any time.
     """
 
     wanted: Float[np.ndarray, "n 14"]
@@ -55,7 +59,7 @@ class Trace:
     boundary: np.ndarray
     inside: Float[np.ndarray, "m 14"]
     starved: int
-    clamped: int
+    cut: int
     success: bool
 
 
@@ -80,14 +84,23 @@ class DelayedLoop:
 
     def make_executor(self) -> Executor:
         """A fresh executor, running."""
-        rules = ExecutorRules(safety=_LENIENT)
-        executor = Executor(self._robot, self._limits, make_strategy(self._strategy), rules)
+        executor = Executor(self._robot, self._limits, make_strategy(self._strategy), _LENIENT)
         executor.run(True)
         return executor
 
     def make_planner(self) -> RequestPlanner:
         """A fresh planner at full chunk rate."""
-        return RequestPlanner(self._strategy, self._robot.period_ns, interval_steps=self._interval_steps)
+        return RequestPlanner(
+            self._strategy,
+            self._robot.period_ns,
+            interval_steps=self._interval_steps,
+            execution_horizon=_EXECUTION_HORIZON,
+        )
+
+    def too_far(self, motion: Float[np.ndarray, "n 14"]) -> Bool[np.ndarray, " n"]:
+        """Which motions are more than the arms can do in one period."""
+        reach = self._limits.velocity * self._robot.period_ns / 1e9 + ROUNDING
+        return (np.abs(motion) > reach)[:, ~self._limits.gripper].any(axis=1)
 
     @property
     def robot(self) -> RobotSpec:
@@ -136,13 +149,14 @@ class _Episode:
     def trace(self) -> Trace:
         moved = [i for i, tick in enumerate(self._ticks) if tick.wanted is not None and tick.command is not None]
         ids = [self._ticks[i].chunk_id for i in moved]
+        wanted, commands = (np.array([getattr(self._ticks[i], name) for i in moved]) for name in ("wanted", "command"))
         return Trace(
-            wanted=np.array([self._ticks[i].wanted for i in moved]),
-            commands=np.array([self._ticks[i].command for i in moved]),
+            wanted=wanted,
+            commands=commands,
             boundary=np.array([False, *(a != b for a, b in itertools.pairwise(ids))]),
             inside=np.concatenate(self._inside),
             starved=self._ticks[-1].starved_ticks,
-            clamped=self._ticks[-1].clamped_ticks,
+            cut=int(self._loop.too_far(wanted[1:] - commands[:-1]).sum()),
             success=self.solved,
         )
 

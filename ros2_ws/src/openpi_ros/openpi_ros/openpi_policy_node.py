@@ -170,6 +170,7 @@ class PolicyNode(lifecycle.ManagedNode):
             interval_steps=self.params["request_interval"] or self._robot.executed_steps,
             guidance_weight=self.params["guidance_weight"],
             delay=None if delay < 0 else delay,
+            execution_horizon=self.params["rtc_execution_horizon"],
             blend=Blend(schedule=self.params["mask_schedule"], seconds=self.params["blend_time"]),
         )
 
