@@ -79,7 +79,7 @@ def align(
     return Demonstration(
         times_ns=times,
         states=states,
-        targets=_commanded(spec, commands, times) if commands else _reached(spec, state, times + round(period_ns)),
+        targets=_targets(spec, commands, state, times, round(period_ns)),
         pictures={name: seen[f"camera {name}"] for name in cameras},
     )
 
@@ -107,14 +107,29 @@ def _newest(name: str, stamps: Stamps, times: Stamps, max_age_s: float) -> Int64
     return index
 
 
+def _targets(
+    spec: RobotSpec, commands: Sequence[Stream], state: Stream, times: Stamps, period_ns: int
+) -> Float64[np.ndarray, "t a"]:
+    """The first command at or after each time; without any, where the robot was a period later.
+
+    So also for a gripper that nobody commanded on a topic: bags hold no goals of its action.
+    """
+    if not commands:
+        return _reached(spec, state, times + period_ns)
+    targets = _commanded(spec, commands, times)
+    missing = np.flatnonzero(np.isnan(targets).any(axis=0))
+    if others := [spec.action[column].name for column in missing if not spec.is_gripper(spec.action[column])]:
+        raise ValueError(f"no command was recorded for {', '.join(others)}")
+    if len(missing):
+        targets[:, missing] = _reached(spec, state, times + period_ns)[:, missing]
+    return targets
+
+
 def _commanded(spec: RobotSpec, commands: Sequence[Stream], times: Stamps) -> Float64[np.ndarray, "t a"]:
-    """The first command at or after each time."""
+    """The first command at or after each time, NaN in columns without."""
     targets = np.full((len(times), len(spec.action)), np.nan)
     for command in commands:
         targets[:, list(command.columns)] = command.values[np.searchsorted(command.stamps_ns, times, side="left")]
-    missing = [column.name for column, values in zip(spec.action, targets.T, strict=True) if np.isnan(values).any()]
-    if missing:
-        raise ValueError(f"no command was recorded for {', '.join(missing)}")
     return targets
 
 

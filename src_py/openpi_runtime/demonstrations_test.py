@@ -43,6 +43,13 @@ def test_without_commands_the_action_is_the_state_one_period_later() -> None:
     assert demonstration.targets[:, 3].tolist() == [20, 40, 60, 80, 100]
 
 
+def test_a_gripper_that_took_goals_of_an_action_is_where_it_came_to() -> None:
+    arms = tuple(column for column in range(14) if column != 13)
+    demonstration = steps(stream(range(0, 101, 10)), {"cam": stamps(0, 100)}, [stream([5, 35, 65, 95], "arms", arms)])
+    assert demonstration.targets[:3, 12].tolist() == [5, 35, 65]
+    assert demonstration.targets[:3, 13].tolist() == [20, 40, 60]
+
+
 @pytest.mark.parametrize(
     ("state", "cameras", "commands", "words"),
     [

@@ -1,1 +1,0 @@
-"""Recorded runs of a robot, read back by its description."""
