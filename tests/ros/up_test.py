@@ -26,6 +26,8 @@ def up(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("aloha", "sim"), "write name:=value"),
         (("aloha", "sim:=false"), "policy:=expert reads the simulator's objects"),
         (("aloha", "sim:=true", "sim:=false"), "given twice"),
+        (("dorid",), "There is no stack 'dorid'. Did you mean 'droid'?"),
+        (("droid", "sim:=false", "policy:=expert"), "policy:=expert reads the simulator's objects"),
     ],
 )
 def test_a_wrong_command_line_is_answered_by_a_sentence(arguments, said):
