@@ -95,7 +95,7 @@ class RequestPlanner:
         return not 0 <= waited < (self._interval(self._newest) - 0.5) * self._period_ns
 
     def _interval(self, newest: ActionChunk) -> int:
-        """Steps between two requests: as wanted, or down to half where a short chunk would end before the next comes."""
+        """Steps between two requests: as wanted, down to half where a short chunk would end before the next comes."""
         in_time = newest.horizon - self.delays.expect() - 1
         return min(self._interval_steps, max(self._interval_steps // 2, in_time))
 
