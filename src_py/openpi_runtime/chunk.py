@@ -55,11 +55,6 @@ class ActionChunk:
         """Where `now_ns` lies in the chunk, in steps."""
         return (now_ns - self.stamp_ns) / self.period_ns
 
-    def due_step(self, now_ns: int) -> int | None:
-        """The step nearest to now_ns, None before the first and after the last."""
-        step = round(self.position(now_ns))
-        return step if 0 <= step < self.horizon else None
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:
@@ -119,9 +114,6 @@ class ChunkBuffer:
     def __init__(self, capacity: int = 16) -> None:
         self._capacity = capacity
         self._cursors: list[ChunkCursor] = []
-
-    def __len__(self) -> int:
-        return len(self._cursors)
 
     @property
     def cursors(self) -> tuple[ChunkCursor, ...]:

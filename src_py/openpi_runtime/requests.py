@@ -62,11 +62,6 @@ class RequestPlanner:
         self._in_flight = False
         self._reports = REPORTS_IN_FLIGHT
 
-    @property
-    def in_flight(self) -> bool:
-        """Whether an answer is awaited."""
-        return self._in_flight
-
     def on_progress(self, progress: Progress) -> None:
         """Takes the executor's report; the step at which a chunk was entered is its measured delay."""
         before = self._progress

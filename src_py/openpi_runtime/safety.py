@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -189,17 +189,3 @@ class SafetyFilter:
 
     def _worst(self, wrong: Bool[np.ndarray, " d"]) -> str:
         return ", ".join(name for name, bad in zip(self.limits.names, wrong, strict=True) if bad)
-
-
-def joint_limits(names: Sequence[str], lower: Sequence[float], upper: Sequence[float], velocity: float) -> Limits:
-    """Limits for plain joints: one velocity for all, no acceleration limit. For tests and simple robots."""
-    count = len(names)
-    return Limits(
-        names=tuple(names),
-        lower=np.asarray(lower, dtype=np.float64),
-        upper=np.asarray(upper, dtype=np.float64),
-        velocity=np.full(count, float(velocity)),
-        acceleration=np.full(count, np.inf),
-        gripper=np.zeros(count, dtype=bool),
-        delta=np.zeros(count, dtype=bool),
-    )

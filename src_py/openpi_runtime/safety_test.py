@@ -6,13 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from openpi_runtime.safety import Box, Limits, Outcome, SafetyFilter, SafetyRules, joint_limits
+from openpi_runtime.safety import Box, Limits, Outcome, SafetyFilter, SafetyRules
 
 PERIOD_S = 0.02
 
 
 def limits(**changes: object) -> Limits:
-    made = joint_limits(["a", "b"], [-1, -2], [1, 2], velocity=5.0)
+    made = Limits(
+        names=("a", "b"),
+        lower=np.array([-1.0, -2.0]),
+        upper=np.array([1.0, 2.0]),
+        velocity=np.full(2, 5.0),
+        acceleration=np.full(2, np.inf),
+        gripper=np.zeros(2, dtype=bool),
+        delta=np.zeros(2, dtype=bool),
+    )
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 

@@ -56,11 +56,6 @@ class Observation:
     values: dict[str, Any]
     stamps_ns: dict[str, int]
 
-    @property
-    def newest_ns(self) -> int:
-        """The newest of the values' stamps."""
-        return max(self.stamps_ns.values())
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stream:

@@ -24,7 +24,6 @@ def test_newest_at_or_before(sync: ObservationSync) -> None:
     assert isinstance(sample, Observation)
     assert sample.values == {"top": "image 200", "state": "state 200"}
     assert sample.stamps_ns == {"top": 200, "state": 200}
-    assert sample.newest_ns == 200
 
 
 def test_says_what_is_missing_by_name_and_age(sync: ObservationSync) -> None:
