@@ -23,6 +23,7 @@ TOP_SPEED = 1.0
 _FINGERTIPS = np.array([0.0, 0.0, 0.1034])  # in the hand's frame
 _HAND_DOWN = np.diag([1.0, -1.0, -1.0])
 _JOINTS = np.array([1.0] * 7 + [0.0])
+_HELD_UP_RAD = 0.05
 _RETURN_STEPS = 5  # in which an arm that is off the plan is led back to it
 _HOVER_M, _GRASP_M, _LIFT_M = 0.16, 0.02, 0.25
 
@@ -90,13 +91,24 @@ class FrankaScript:
         self._expert = Expert(robot.urdf_path)
         self._convention = ActionConvention(robot)
         self._plan = np.array(robot.rest)[None]
+        self._late = 0  # steps by which the arm was held up
 
     def begin(self, scene: Scene) -> None:
         """Plans from where the arm is. Raises ValueError where the prompt names no cube, or one out of reach."""
         self._plan = self._expert.plan(dict(zip(CUBES, scene.objects, strict=True)), scene.prompt, scene.state)
+        self._late = 0
 
     def chunk(self, step: int, horizon: int, scene: Scene) -> Float[np.ndarray, "horizon 8"]:
-        """Velocities along the plan, with what the arm is off it made up in the first steps."""
+        """Velocities along the plan, with what the arm is off it made up in the first steps.
+
+        An arm that was held up, as by a HOLD, goes on from where it is.
+        """
+        step = min(step - self._late, len(self._plan) - 1)
+        passed = self._plan[max(step, 0) :: -1]
+        off = np.abs((passed - scene.state) * _JOINTS).max(axis=1)
+        if off[0] > _HELD_UP_RAD:
+            behind = int(np.argmin(off))
+            self._late, step = self._late + behind, step - behind
         path = self._plan[np.clip(np.arange(step, step + horizon + 1), 0, len(self._plan) - 1)]
         share = np.clip(1.0 - np.arange(horizon + 1) / _RETURN_STEPS, 0.0, 1.0)
         path = path + np.outer(share, scene.state - path[0]) * _JOINTS

@@ -129,6 +129,15 @@ def test_chunks_of_velocities_lead_along_one_plan_also_for_an_arm_that_is_off_it
     assert np.abs(later[0, :7] - whole[8, :7]).max() < 0.01
 
 
+def test_an_arm_that_was_held_up_goes_on_from_where_it_is(topics, lift):
+    rest = np.array(lift.robot.rest)
+    whole = lift.convention.path(lift.chunk(10, rest), rest)
+    topics.state(ExecutorState.RUNNING, 11 * lift.robot.period_ns)
+    for step in (18, 20):  # both times where it was to be at step 14
+        later = lift.convention.path(lift.chunk(step, whole[3]), whole[3])
+        np.testing.assert_allclose(later[:8, :7], whole[4:12, :7], atol=1e-3)
+
+
 def test_another_prompt_is_another_plan_from_where_the_arm_is(topics, lift):
     state = np.array(lift.robot.rest)
     lift.chunk(10, state)
