@@ -7,6 +7,7 @@ cameras beside raw ones with padded rows and blue first. `player.py` plays it, b
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ def write_bag(robot: RobotSpec, folder: Path) -> None:
             kind = message.__msgtype__
             if topic not in connections:
                 connections[topic] = writer.add_connection(topic, kind, typestore=STORE)
-            writer.write(connections[topic], begin_ns + round(at_s * 1e9), STORE.serialize_cdr(message, kind))
+            stamp_ns = begin_ns + round(at_s * 1e9)
+            data = bytearray(STORE.serialize_cdr(message, kind))
+            struct.pack_into("<iI", data, 4, *divmod(stamp_ns, 1_000_000_000))  # the header comes first
+            writer.write(connections[topic], stamp_ns, bytes(data))
 
 
 def _driver_messages(robot: RobotSpec) -> Iterator[tuple[str, float, Any]]:

@@ -23,6 +23,7 @@ setup(
             "bench.executor = openpi_ros.bench_executor",
             "convert.bag-to-lerobot = openpi_ros.convert_bag_to_lerobot",
             "doctor = openpi_ros.doctor",
+            "eval.bag = openpi_ros.eval_bag",
         ],
     },
 )
