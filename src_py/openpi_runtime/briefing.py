@@ -28,7 +28,8 @@ def briefing(
         simulated, dry_run: whether anything real moves.
     """
     safety = rules.safety
-    first = f"first motion at {rules.ramp_speed:g} rad/s"
+    by_velocity = any(column.kind == "velocity" for column in robot.action)
+    first = "no slower at first" if by_velocity else f"first motion at {rules.ramp_speed:g} rad/s"
     hold = f"HOLD beyond a limit by {safety.tolerance:.0%} of its range, or at a step above {safety.max_step:g} rad"
     how = f"at {robot.rate_hz:g} Hz, controller {controller!r}:"
     return "\n  ".join([_headline(robot, simulated, dry_run), how, *names, *_rows(robot, limits), f"{first}; {hold}"])

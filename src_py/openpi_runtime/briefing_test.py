@@ -36,6 +36,7 @@ def test_velocities_are_told_as_the_positions_they_lead_to() -> None:
     text = briefing(droid, limits, ExecutorRules(), controller="forward", names=[], simulated=True, dry_run=False)
     assert "arm panda_joint4        -3.067 to -0.075 rad, at most 2.17 rad/s" in text
     assert "arm gripper              0.000 to 1.000 (1 closed, 0 open)" in text
+    assert "no slower at first" in text  # a velocity begins where the arm is
 
 
 def test_deltas_are_told_as_parts_of_a_step() -> None:
