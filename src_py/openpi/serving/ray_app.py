@@ -34,12 +34,15 @@ class RayOptions:
     """How many replicas, on what, and how requests are batched.
 
     replicas: so many, or at least so many where max_replicas is given. ongoing: requests per replica that autoscaling
-    aims at. models_in_memory: checkpoints that one replica holds. health_period_s: between health checks.
+    aims at. grow_after_s, shrink_after_s: how long a load lasts before it acts. models_in_memory: checkpoints that one
+    replica holds. health_period_s: between health checks.
     """
 
     replicas: int = 2
     max_replicas: int = 0
     ongoing: int = 8
+    grow_after_s: float = 10.0
+    shrink_after_s: float = 600.0
     batch: int = 16
     batch_wait_ms: float = 5.0
     models_in_memory: int = 1
@@ -52,7 +55,10 @@ class RayOptions:
         if not self.max_replicas:
             return {"num_replicas": self.replicas}
         numbers = {"min_replicas": self.replicas, "max_replicas": self.max_replicas}
-        return {"autoscaling_config": {**numbers, "target_ongoing_requests": self.ongoing}}
+        delays = {"upscale_delay_s": self.grow_after_s, "downscale_delay_s": self.shrink_after_s}
+        interval = {"metrics_interval_s": min(self.grow_after_s, 10.0), "look_back_period_s": self.grow_after_s}
+        target = {"target_ongoing_requests": self.ongoing}
+        return {"autoscaling_config": {**numbers, **target, **delays, **interval}}
 
 
 def application(args: dict[str, str]) -> serve.Application:
