@@ -130,6 +130,7 @@ def _record(value: str) -> str:
 
 STRATEGIES = ("open_loop", "latest", "temporal_ensemble", "rtc")
 POLICIES = ("local", "remote", "expert", "hold")
+PROTOCOLS = ("policy", "session")
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 # Arguments that every stack takes.
@@ -151,11 +152,20 @@ COMMON = (
         name="config", default="", description="policy:=local: name of the training config; empty: the stack's own."
     ),
     Argument(
-        name="checkpoint", default="", description="policy:=local: checkpoint folder or URL; empty: random weights."
+        name="checkpoint",
+        default="",
+        description="policy:=local: checkpoint folder or URL; empty: random weights. protocol:=session: its id; empty: "
+        "the latest.",
     ),
     Argument(name="prompt", default="", description="Instruction for the policy; empty: the robot's default."),
     Argument(name="host", default="127.0.0.1", description="policy:=remote: the policy server's host."),
     Argument(name="port", default="8000", check=_port, description="policy:=remote: the policy server's port."),
+    Argument(
+        name="protocol",
+        default="policy",
+        choices=PROTOCOLS,
+        description="policy:=remote: a policy server (openpi serve), or a session server (openpi serve-sessions).",
+    ),
     Argument(
         name="controller",
         default="",
@@ -213,6 +223,7 @@ def _policy_and_executor(controller: str, files: tuple[Path, ...], values: Value
         prompt=values["prompt"],
         host=values["host"],
         port=int(values["port"]),
+        protocol=values["protocol"],
         strategy=values["strategy"],
     )
     executor = _filled(
