@@ -178,3 +178,11 @@ def test_wrong_descriptions_of_deltas(tmp_path: Path, old: str, new: str, messag
     path.write_text(text.replace(old, new))
     with pytest.raises(SpecError, match=message):
         load_robot(path)
+
+
+def test_a_joint_that_is_called_like_a_coordinate_is_none(hand: Hand) -> None:
+    hand.start(MOVE)
+    for _ in range(6):
+        hand.executor.on_joint_state("joint_states", hand.now_ns, POSE_AXES, POSE, hand.now_ns)
+        result = hand.tick(pose=False)
+    assert result.reason.startswith("joint states: end_effector_pose (x, y, z")
