@@ -11,7 +11,7 @@ from launch.events import Shutdown
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from openpi_bringup.stacks import Argument, Process, Stack, StackError, Values
+from openpi_bringup.stack import Argument, Process, Stack, StackError, Values
 
 
 def describe(stack: Stack) -> LaunchDescription:

@@ -16,7 +16,8 @@ from pathlib import Path
 import yaml
 from honcho.manager import Manager
 
-from openpi_bringup.stacks import STACKS, Process, Stack, StackError, Values, get_stack
+from openpi_bringup.stack import Process, Stack, StackError, Values
+from openpi_bringup.stacks import STACKS, get_stack
 from openpi_bringup.tied import TiedProcess
 
 # Nodes undo what they set up within this time; what is left afterwards is killed.
