@@ -5,6 +5,7 @@ import subprocess
 
 import av
 import numpy as np
+import pytest
 
 from openpi.serving.background import running
 from openpi.serving.websocket_policy_server import WebsocketPolicyServer
@@ -35,6 +36,7 @@ class Still:
         return {"actions": np.tile([0.0] * 6 + [-1.0], (10, 1))}
 
 
+@pytest.mark.timeout(900)  # 220 steps with two cameras
 def test_a_policy_server_is_asked_every_five_steps_and_its_failure_is_filmed(tmp_path):
     policy = Still()
     with running(WebsocketPolicyServer(policy, host="127.0.0.1", port=0)) as server:
@@ -52,6 +54,7 @@ def test_a_policy_server_is_asked_every_five_steps_and_its_failure_is_filmed(tmp
 def test_images_are_turned_and_a_frame_has_what_the_task_is_about():
     script = """
 import numpy as np
+import pytest
 from openpi_sim.libero.world import LiberoWorld
 world = LiberoWorld("spatial", 0, resolution=(128, 160))
 frame = world.reset(0)
