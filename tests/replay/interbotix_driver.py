@@ -1,7 +1,7 @@
 """The Interbotix drivers of two follower arms, and three cameras, played.
 
-`interbotix_driver.py CLOSED_M OPEN_M CLOSED_RAD OPEN_RAD`: the gripper's calibration in the field's numbers. The left
-gripper begins open, the right one closed. Each command is printed as a line of JSON, and obeyed at once.
+`interbotix_driver.py CLOSED_M OPEN_M CLOSED_RAD OPEN_RAD CLOSED_M ...`: the left gripper's calibration, then the right
+one's, in the field's numbers. Each begins a quarter open. Commands are printed, a line of JSON each, and obeyed at once.
 """
 
 import json
@@ -15,6 +15,7 @@ from sensor_msgs.msg import Image, JointState
 
 JOINTS = ["waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate"]
 START = {"left": [0.1, -0.9, 1.1, 0.2, -0.3, 0.4], "right": [-0.1, -0.8, 1.0, -0.2, -0.5, 0.6]}
+OPENING = 0.25
 
 
 class Arm:
@@ -24,7 +25,7 @@ class Arm:
         self._node, self._side = node, side
         self._closed_m, self._open_m, self._closed_rad, self._open_rad = calibration
         self._joints = list(START[side])
-        self._motor = self._open_rad if side == "left" else self._closed_rad
+        self._motor = self._closed_rad + OPENING * (self._open_rad - self._closed_rad)
         self._states = node.create_publisher(JointState, f"follower_{side}/joint_states", 10)
         node.create_subscription(JointGroupCommand, f"follower_{side}/commands/joint_group", self._on_group, 10)
         node.create_subscription(JointSingleCommand, f"follower_{side}/commands/joint_single", self._on_single, 10)
@@ -54,7 +55,8 @@ def main() -> None:
     """Plays until it is killed."""
     rclpy.init()
     node = rclpy.create_node("interbotix_driver")
-    arms = [Arm(node, side, [float(word) for word in sys.argv[1:]]) for side in ("left", "right")]
+    numbers = [float(word) for word in sys.argv[1:]]
+    arms = [Arm(node, "left", numbers[:4]), Arm(node, "right", numbers[4:])]
     names = ("cam_high", "cam_left_wrist", "cam_right_wrist")
     cameras = [node.create_publisher(Image, f"{name}/image_raw", qos_profile_sensor_data) for name in names]
 

@@ -11,14 +11,19 @@ from openpi_runtime import paths
 DRIVER = str(Path(__file__).with_name("interbotix_driver.py"))
 START = {"left": [0.1, -0.9, 1.1, 0.2, -0.3, 0.4], "right": [-0.1, -0.8, 1.0, -0.2, -0.5, 0.6]}
 # The field's numbers: finger position closed and open [m], motor angle closed and open [rad].
-CALIBRATIONS = {"trossen": (0.01844, 0.05800, -0.6213, 1.4910), "interbotix": (0.0440, 0.0579, 0.6197, 1.6214)}
+CALIBRATIONS = {"left": (0.01844, 0.05800, -0.6213, 1.4910), "right": (0.0440, 0.0579, 0.6197, 1.6214)}
 
 
-def robot_with(calibration: str, folder: Path) -> Path:
-    """The ALOHA description with another calibration chosen, as a user would."""
+OPENING = 0.25  # of both grippers
+
+
+def one_of_each(folder: Path) -> Path:
+    """The ALOHA description with the other calibration chosen for the right arm, as a user would."""
     text = (paths.config_dir() / "robots/aloha.yaml").read_text()
+    left, chosen, right = text.rpartition("calibration: trossen")
+    assert chosen
     path = folder / "my_aloha.yaml"
-    path.write_text(text.replace("calibration: trossen", f"calibration: {calibration}"))
+    path.write_text(f"{left}calibration: interbotix{right}")
     return path
 
 
@@ -33,13 +38,10 @@ def commands(output: str) -> dict[tuple[str, str], list]:
 
 
 @pytest.mark.usefixtures("driver_packages")
-@pytest.mark.parametrize("calibration", CALIBRATIONS)
-def test_both_arms_and_grippers_are_commanded_as_the_drivers_take_it(start, domain, monkeypatch, tmp_path, calibration):
+def test_both_arms_and_grippers_are_commanded_as_the_drivers_take_it(start, domain, monkeypatch, tmp_path):
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
-    numbers = CALIBRATIONS[calibration]
-    driver = start(DRIVER, *map(str, numbers))
-    robot = robot_with(calibration, tmp_path)
-    stack = start("openpi_bringup.up", "aloha", "sim:=false", "policy:=hold", f"robot:={robot}")
+    driver = start(DRIVER, *(str(number) for numbers in CALIBRATIONS.values() for number in numbers))
+    stack = start("openpi_bringup.up", "aloha", "sim:=false", "policy:=hold", f"robot:={one_of_each(tmp_path)}")
     stack.wait_for_text("Commands move the REAL robot 'aloha'", 60)
     stack.wait_for_text("Ready: backend hold", 60)
     assert "/follower_left/commands/joint_group" in stack.output()
@@ -54,6 +56,6 @@ def test_both_arms_and_grippers_are_commanded_as_the_drivers_take_it(start, doma
     assert set(given) == {(side, name) for side in START for name in ("arm", "gripper")}
     for side, place in START.items():
         assert all(command == pytest.approx(place, abs=1e-4) for command in given[side, "arm"])
-    _, _, closed, opened = numbers
-    assert given["left", "gripper"] == pytest.approx([opened] * len(given["left", "gripper"]), abs=1e-4)
-    assert given["right", "gripper"] == pytest.approx([closed] * len(given["right", "gripper"]), abs=1e-4)
+        _, _, closed, opened = CALIBRATIONS[side]
+        angles = given[side, "gripper"]
+        assert angles == pytest.approx([closed + OPENING * (opened - closed)] * len(angles), abs=1e-4)
