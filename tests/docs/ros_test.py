@@ -26,7 +26,7 @@ def test_every_argument_is_in_the_table_as_it_is(argument) -> None:
         assert allowed == ", ".join(argument.choices)
 
 
-@pytest.mark.parametrize("page", ["ros.md", "droid.md"])
+@pytest.mark.parametrize("page", ["ros.md", "droid.md", "libero.md"])
 def test_the_commands_in_the_page_are_accepted(page: str) -> None:
     commands = re.findall(r"^ +\S*openpi-up (\w+)(.*)$", (DOCS / page).read_text(), re.MULTILINE)
     assert commands
