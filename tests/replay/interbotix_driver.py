@@ -1,7 +1,7 @@
 """The Interbotix drivers of two follower arms, and three cameras, played.
 
 `interbotix_driver.py CLOSED_M OPEN_M CLOSED_RAD OPEN_RAD CLOSED_M ...`: the left gripper's calibration, then the right
-one's, in the field's numbers. Each begins a quarter open. Commands are printed, a line of JSON each, and obeyed at once.
+one's, in the field's numbers. Each begins a quarter open. Commands are printed as lines of JSON, and obeyed at once.
 """
 
 import json
