@@ -166,7 +166,7 @@ def test_torch_tensors_where_torch_is_installed(tiny: Any) -> None:
     try:
         import torch
     except ImportError:
-        with pytest.raises(ImportError, match="needs torch"):
+        with pytest.raises(ImportError, match="pip install torch"):
             data_loader.create_data_loader(tiny.FAKE, framework="pytorch")
         return
     _, actions = take(data_loader.create_data_loader(tiny.FAKE, framework="pytorch"), 1)[0]

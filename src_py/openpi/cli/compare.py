@@ -40,8 +40,10 @@ class Args:
 def main(args: Args) -> int:
     """Compare, and print the largest difference."""
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s", force=True)
+    from openpi.models_pytorch import require_torch
     from openpi.training import config as _config
 
+    require_torch()
     config = dataclasses.replace(_config.get_config(args.config).model, dtype="float32")  # type: ignore[call-arg]
     models = _models(config, args)
     observations = (_inputs(config, seed, args.no_language) for seed in range(args.num_tests))

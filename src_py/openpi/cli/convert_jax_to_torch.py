@@ -30,30 +30,38 @@ def main(args: Args) -> int:
         FileExistsError: there is a model in the output folder already.
         ValueError: the checkpoint has parameters that the PyTorch model has no place for (LoRA, pi0-FAST).
     """
-    import jax.numpy as jnp
-    import numpy as np
-    import safetensors.torch
-    import torch
     from rich.console import Console
 
-    from openpi.models import model as _model
-    from openpi.models_pytorch import weights
+    from openpi.models_pytorch import require_torch
     from openpi.shared import download
 
+    require_torch()
     target = args.output / "model.safetensors"
     if target.exists():
         raise FileExistsError(f"{target} is there already; give another folder.")
     source = download.maybe_download(args.checkpoint)
-    console = Console(stderr=True)
-    with console.status("Reading the parameters"):
-        params = _model.restore_params(source / "params", restore_type=np.ndarray, dtype=jnp.float32)
-        state = weights.state_dict_from_jax(params)
-    with console.status("Writing them"):
-        args.output.mkdir(parents=True, exist_ok=True)
-        dtype = getattr(torch, args.precision)
-        tensors = {name: torch.from_numpy(array).to(dtype) for name, array in state.items()}
-        safetensors.torch.save_file(tensors, target)
-        if (source / "assets").is_dir():
-            shutil.copytree(source / "assets", args.output / "assets", dirs_exist_ok=True)
-    print(f"Wrote {len(tensors)} tensors to {target}")
+    args.output.mkdir(parents=True, exist_ok=True)
+    with Console(stderr=True).status("Converting"):
+        count = _write(source / "params", target, args.precision)
+    if (source / "assets").is_dir():
+        shutil.copytree(source / "assets", args.output / "assets", dirs_exist_ok=True)
+    print(f"Wrote {count} tensors to {target}")
     return 0
+
+
+def _write(params_dir: pathlib.Path, target: pathlib.Path, precision: str) -> int:
+    """The number of tensors written."""
+    import jax.numpy as jnp
+    import numpy as np
+    import safetensors.torch
+    import torch
+
+    from openpi.models import model as _model
+    from openpi.models_pytorch import weights
+
+    params = _model.restore_params(params_dir, restore_type=np.ndarray, dtype=jnp.float32)
+    state = weights.state_dict_from_jax(params)
+    dtype = getattr(torch, precision)
+    tensors = {name: torch.from_numpy(array).to(dtype) for name, array in state.items()}
+    safetensors.torch.save_file(tensors, target)
+    return len(tensors)

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from openpi.models import model as _model
+from openpi.models_pytorch import require_torch
 from openpi.training import batching
 from openpi.training import config as _config
 
@@ -148,10 +149,9 @@ def _share(framework: str) -> batching.Share:
 
 def _converter(framework: str, sharding: jax.sharding.Sharding | None) -> Callable[[Any], Any]:
     if framework == "pytorch":
-        try:
-            import torch
-        except ImportError as error:
-            raise ImportError("framework='pytorch' needs torch, which is not installed: pip install torch.") from error
+        require_torch()
+        import torch
+
         return lambda batch: jax.tree.map(torch.as_tensor, batching.numeric(batch))
     if framework != "jax":
         raise ValueError(f"framework is {framework!r}; allowed: 'jax', 'pytorch'.")
