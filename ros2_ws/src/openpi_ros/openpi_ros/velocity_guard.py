@@ -20,20 +20,26 @@ from openpi_ros import qos
 
 MOVES, STANDS = b"m", b"s"
 READY = "ready"
-_REPEATS, _PAUSE_S = 10, 0.02  # of the zeros: the last command may still be on its way
+_REPEATS, _PAUSE_S = 25, 0.02  # of the zeros: the last command may still be on its way, or a controller not yet found
 
 
 def watch(pipe: int, silence_s: float, stop: Callable[[], None]) -> None:
-    """Returns when the pipe is closed. Calls `stop` where that, or silence, comes while the robot moves."""
-    moves = False
+    """Returns when the pipe is closed. Calls `stop`, some times, where that or silence comes while the robot moves."""
+    moves, repeats = False, 0
     while True:
-        heard, _, _ = select.select([pipe], [], [], silence_s if moves else None)
-        said = os.read(pipe, 4096) if heard else STANDS
-        if moves and (not heard or not said):
+        wait_s = _PAUSE_S if repeats else silence_s if moves else None
+        heard, _, _ = select.select([pipe], [], [], wait_s)
+        if not heard:
             stop()
+            moves, repeats = False, repeats - 1 if repeats else _REPEATS
+            continue
+        said = os.read(pipe, 4096)
         if not said:
-            return
-        moves = said[-1:] == MOVES
+            break
+        moves, repeats = said[-1:] == MOVES, 0
+    for _ in range(_REPEATS if moves or repeats else 0):
+        stop()
+        time.sleep(_PAUSE_S)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -50,10 +56,8 @@ def main(args: Sequence[str] | None = None) -> int:
     ]
 
     def stop() -> None:
-        for _ in range(_REPEATS):
-            for publisher, zeros in standing:
-                publisher.publish(zeros)
-            time.sleep(_PAUSE_S)
+        for publisher, zeros in standing:
+            publisher.publish(zeros)
 
     print(READY, flush=True)
     watch(sys.stdin.fileno(), float(silence), stop)

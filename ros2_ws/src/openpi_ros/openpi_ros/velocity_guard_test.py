@@ -41,7 +41,6 @@ def test_an_executor_that_dies_while_the_robot_moves_is_stopped_for(patient: Wat
     patient.say(STANDS + MOVES)
     patient.die()
     assert patient.stops()
-    assert patient.never_stopped()  # once
 
 
 def test_an_executor_that_ends_while_the_robot_stands_needs_nothing(patient: Watched) -> None:
@@ -55,6 +54,5 @@ def test_an_executor_that_hangs_is_stopped_for_and_watched_on() -> None:
     for _ in range(2):
         hasty.say(MOVES)
         assert hasty.stops()
-    hasty.say(STANDS)
+        assert hasty.stops()  # more than once
     hasty.die()
-    assert hasty.never_stopped()
