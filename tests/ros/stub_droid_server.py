@@ -16,13 +16,12 @@ except ImportError:
 from openpi_client import base_policy
 
 EXECUTED_STEPS = 8  # of each chunk, so that one leads on from the other
-CLOSED_FROM = 5  # step of a chunk
 SPEED = 0.2  # of a step of 0.2 rad
 PHASES = np.arange(7)
 
 
 class Swaying(base_policy.BasePolicy):
-    """All joints to and fro, about once in three seconds; the gripper closes in the middle of each chunk."""
+    """All joints to and fro, about once in three seconds; the gripper is to be nine tenths closed."""
 
     def __init__(self, horizon: int, note: str) -> None:
         self._horizon = horizon
@@ -37,8 +36,7 @@ class Swaying(base_policy.BasePolicy):
         steps = self._chunks * EXECUTED_STEPS + np.arange(self._horizon)
         self._chunks += 1
         velocity = SPEED * np.sin(steps[:, None] / 7 + PHASES)
-        gripper = np.where(np.arange(self._horizon) < CLOSED_FROM, 0.1, 0.9)
-        return {"actions": np.column_stack([velocity, gripper]).astype(np.float32)}
+        return {"actions": np.column_stack([velocity, np.full(self._horizon, 0.9)]).astype(np.float32)}
 
     def reset(self) -> None:
         pass
