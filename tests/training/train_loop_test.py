@@ -1,8 +1,11 @@
 """The loop from data set to checkpoints, on a tiny model."""
 
+import concurrent.futures
 import dataclasses
 import json
 import pathlib
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -76,6 +79,39 @@ def test_metrics_past_the_checkpoint_are_dropped_on_resume(tmp_path: pathlib.Pat
         (2, 1.0),
         (3, 0.5),
     ]
+
+
+class Loss:
+    """Stands in for an array on a device, whose step is done or not."""
+
+    def __init__(self, ready: bool) -> None:
+        self.ready = ready
+
+    def is_ready(self) -> bool:
+        return self.ready
+
+    def block_until_ready(self) -> None:
+        """Done at once."""
+
+
+class Immediate(concurrent.futures.Executor):
+    def submit(self, call: Any, *args: Any) -> concurrent.futures.Future:
+        future: concurrent.futures.Future = concurrent.futures.Future()
+        future.set_result(call(*args))
+        return future
+
+
+def slow_batches() -> Iterator[int]:
+    time.sleep(0.02)
+    yield 1
+
+
+@pytest.mark.parametrize(("ready", "least_s"), [(True, 0.02), (False, 0.0)])
+def test_only_a_step_that_is_done_waits_for_data(ready: bool, least_s: float) -> None:
+    batch, waited_s = train_loop._next_batch(slow_batches(), {"loss": Loss(ready)}, Immediate(), last=False)
+    assert batch == 1
+    assert waited_s >= least_s
+    assert (waited_s > 0) == ready
 
 
 def test_batch_that_does_not_split_is_an_error(tiny_run: Any) -> None:

@@ -3,6 +3,7 @@ that is killed and resumed gives the same losses as one that is not."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import functools
 import logging
@@ -141,6 +142,7 @@ class _Run:
         self.sinks = _make_sinks(config, start, resuming) if self.is_main else []
         self.line = metrics.ProgressLine(config.num_train_steps, start) if self.is_main else None
         self.averages = metrics.Averager()
+        self.watcher = concurrent.futures.ThreadPoolExecutor(1)
 
     def loop(self, state: utils.TrainState, rng: jax.Array) -> utils.TrainState:
         config = self.config
@@ -159,7 +161,7 @@ class _Run:
             with _sharding.set_mesh(self.mesh):
                 state, info = self.step(rng, state, batch)
             # The step runs on while the next batch is fetched.
-            batch, waited_s = _next_batch(batches, info, last=step + 1 == config.num_train_steps)
+            batch, waited_s = _next_batch(batches, info, self.watcher, last=step + 1 == config.num_train_steps)
             self.averages.add(info, waited_s)
             self.on_step(step, info)
             self._report(step, state)
@@ -169,6 +171,7 @@ class _Run:
         return state
 
     def close(self) -> None:
+        self.watcher.shutdown()
         if self.line is not None:
             self.line.close()
         for sink in self.sinks:
@@ -205,14 +208,21 @@ def _is_due(step: int, interval: int, start: int) -> bool:
     return step % interval == 0 and step > start
 
 
-def _next_batch(batches: Iterator[Any], info: dict[str, Any], *, last: bool) -> tuple[Any, float]:
-    """The next batch, and for how many seconds at most the devices waited for it: not at all if it came before the
-    step of `info` was done."""
+def _next_batch(
+    batches: Iterator[Any], info: dict[str, Any], watcher: concurrent.futures.Executor, *, last: bool
+) -> tuple[Any, float]:
+    """The next batch, and for how many seconds the devices waited for it after the step of `info` was done."""
     if last:
         return None, 0.0
-    began = time.monotonic()
+    done = watcher.submit(_time_when_ready, info["loss"])
     batch = next(batches)
-    return batch, time.monotonic() - began if info["loss"].is_ready() else 0.0
+    arrived = time.monotonic()
+    return batch, max(0.0, arrived - done.result()) if info["loss"].is_ready() else 0.0
+
+
+def _time_when_ready(array: jax.Array) -> float:
+    array.block_until_ready()
+    return time.monotonic()
 
 
 def preview(batch: train_step.Batch) -> np.ndarray:
