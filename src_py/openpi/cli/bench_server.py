@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from openpi.serving.benchmark import Load
 
 POLICIES = {"instant": 1.0, "accelerator": 0.5, "tiny": 0.5}  # with the share of requests that they are worth
-COLUMNS = ("server", "policy", "observation", "clients", "p50_ms", "p99_ms", "requests_per_s")
+COLUMNS = ("server", "policy", "observation", "clients", "client", "p50_ms", "p99_ms", "requests_per_s")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +59,11 @@ def loads(args: Args) -> "dict[str, list[Load]]":
     """Everything to be measured, by policy."""
     from openpi.serving.benchmark import Load
 
-    result = {
-        policy: [
-            Load(policy, clients, "3x224", max(2, int(args.requests * POLICIES[policy]) // clients))
-            for clients in args.clients
-        ]
-        for policy in args.policies
-    }
+    result = {}
+    for policy in args.policies:
+        requests = int(args.requests * POLICIES[policy])
+        shared = [Load(policy, clients, "3x224", max(2, requests // clients)) for clients in args.clients]
+        result[policy] = [*shared, Load(policy, 1, "3x224", max(2, requests), client="own")]
     if "instant" in result:
         result["instant"].append(Load("instant", 1, "640x480", args.requests))
     return result

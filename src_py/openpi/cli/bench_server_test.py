@@ -10,10 +10,11 @@ def test_measures_our_server(tmp_path, capsys):
     args = bench_server.Args(clients=(1, 2), policies=("instant",), requests=20, rounds=1, published=False, json=path)
     assert bench_server.main(args) == 0
     rows = json.loads(path.read_text())
-    assert [(row["server"], row["clients"], row["observation"]) for row in rows] == [
-        ("ours", 1, "3x224"),
-        ("ours", 2, "3x224"),
-        ("ours", 1, "640x480"),
+    assert [(row["server"], row["clients"], row["observation"], row["client"]) for row in rows] == [
+        ("ours", 1, "3x224", "async"),
+        ("ours", 2, "3x224", "async"),
+        ("ours", 1, "3x224", "own"),
+        ("ours", 1, "640x480", "async"),
     ]
     assert all(row["requests_per_s"] > 0 and row["p50_ms"] <= row["p99_ms"] for row in rows)
     assert capsys.readouterr().out.startswith("| server | policy |")

@@ -4,18 +4,20 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from openpi.serving import benchmark_server
+from openpi.serving import benchmark_client, benchmark_server
+from openpi_client import msgpack_numpy
 from openpi_client.async_client import AsyncWebsocketClientPolicy, ClientOptions
 
 Which = Literal["ours", "published"]
@@ -25,12 +27,17 @@ WARM_UP_REQUESTS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """What is asked for: of which policy, by how many clients, with which observation, how often each."""
+    """What is asked for: of which policy, by how many clients, with which observation, how often each.
+
+    client: "async": our asynchronous one for both servers. "own": the drop-in client of the server's own package, a
+    single one in a process of its own; so a user of that package has it.
+    """
 
     policy: str
     clients: int
-    observation: Literal["3x224", "640x480", "aloha"]
+    observation: Literal["3x224", "640x480"]
     requests: int
+    client: Literal["async", "own"] = "async"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,18 +62,28 @@ def measure(policy: str, loads: Sequence[Load], published_python: Path | None, r
     servers: tuple[Which, ...] = ("ours", "published") if published_python else ("ours",)
     with contextlib.ExitStack() as stack:
         ports = {which: stack.enter_context(_server(which, policy, published_python)) for which in servers}
+        pythons = {"ours": Path(sys.executable), "published": published_python or Path(sys.executable)}
+
+        def ask(which: Which, load: Load) -> tuple[list[float], float]:
+            if load.client == "own":
+                return _ask_apart(pythons[which], ports[which], load)
+            return asyncio.run(_ask(ports[which], load))
+
         for load in loads:
-            yield _take_turns(load, ports, rounds)
+            yield _take_turns(load, servers, rounds, ask)
 
 
-def _take_turns(load: Load, ports: Mapping[Which, int], rounds: int) -> list[Figures]:
-    times: dict[Which, list[float]] = {which: [] for which in ports}
-    rates: dict[Which, list[float]] = {which: [] for which in ports}
-    for _, (which, port) in itertools.product(range(rounds), ports.items()):
-        took, rate = asyncio.run(_ask(port, load))
+Ask = Callable[[Which, Load], tuple[list[float], float]]
+
+
+def _take_turns(load: Load, servers: Iterable[Which], rounds: int, ask: Ask) -> list[Figures]:
+    times: dict[Which, list[float]] = {which: [] for which in servers}
+    rates: dict[Which, list[float]] = {which: [] for which in servers}
+    for _, which in itertools.product(range(rounds), times):
+        took, rate = ask(which, load)
         times[which] += took
         rates[which].append(rate)
-    return [_figures(which, load, times[which], rates[which]) for which in ports]
+    return [_figures(which, load, times[which], rates[which]) for which in times]
 
 
 def observation(form: str) -> dict[str, Any]:
@@ -94,20 +111,30 @@ async def _ask(port: int, load: Load) -> tuple[list[float], float]:
     return [one for client_times in taken for one in client_times], load.clients * load.requests / elapsed
 
 
+def _ask_apart(python: Path, port: int, load: Load) -> tuple[list[float], float]:
+    """As `_ask`, with the client that this interpreter has."""
+    command = [str(python), "-P", str(Path(benchmark_client.__file__)), str(port), str(load.requests)]
+    packed = msgpack_numpy.packb(observation(load.observation))
+    done = subprocess.run(command, input=packed, stdout=subprocess.PIPE, check=True, timeout=START_S)
+    times = json.loads(done.stdout)
+    rate = 1e3 * len(times) / sum(total_ms for total_ms, _ in times)
+    return [total_ms - _policy_ms(load, told_ms) for total_ms, told_ms in times], rate
+
+
 async def _ask_one(client: AsyncWebsocketClientPolicy, load: Load, requests: int) -> list[float]:
-    obs, own_ms = observation(load.observation), _own_ms(load.policy)
+    obs = observation(load.observation)
     times = []
     for _ in range(requests):
         start = time.perf_counter()
         result = await client.infer(obs)
         total_ms = (time.perf_counter() - start) * 1e3
-        times.append(total_ms - (result["server_timing"]["infer_ms"] if own_ms is None else own_ms))
+        times.append(total_ms - _policy_ms(load, result["server_timing"]["infer_ms"]))
     return times
 
 
-def _own_ms(policy: str) -> float | None:
-    """The stub's own time, known beforehand; None where the server's word has to do."""
-    return {"instant": 0.0, "accelerator": benchmark_server.RUN_S * 1e3}.get(policy)
+def _policy_ms(load: Load, told_ms: float) -> float:
+    """The policy's own time: of a stub known beforehand, else what the server tells."""
+    return {"instant": 0.0, "accelerator": benchmark_server.RUN_S * 1e3}.get(load.policy, told_ms)
 
 
 @contextlib.asynccontextmanager
