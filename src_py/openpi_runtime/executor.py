@@ -183,13 +183,17 @@ class Executor:
         problem = self._gate.admit(chunk, now_ns)
         if problem:
             return problem
+        absolute = self._absolute(chunk, now_ns)
+        if absolute is None:
+            self.refuse("base")
+            return "no base: its relative columns belong to a state of the robot, and no joint states have come yet"
         self._chunk_came_ns = now_ns
         self._latency.add((now_ns - chunk.stamp_ns) / 1e9)
-        self._strategy.add(self._absolute(chunk, now_ns), now_ns)
+        self._strategy.add(absolute, now_ns)
         return ""
 
     def refuse(self, kind: str) -> None:
-        """Counts a chunk that could not even be read."""
+        """Counts a chunk that was refused outside the gate."""
         self._gate.refuse(kind)
 
     def tick(self, now_ns: int, monotonic_ns: int) -> TickResult:
@@ -312,13 +316,16 @@ class Executor:
             self._held = None
         self._filter.rest()
 
-    def _absolute(self, chunk: ActionChunk, now_ns: int) -> ActionChunk:
-        """Relative columns anchored at the state of the chunk's observation; unknown by now: at the newest state."""
+    def _absolute(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | None:
+        """Relative columns anchored at the state of the chunk's observation; unknown by now: at the newest state.
+
+        None where no state is known: taken as absolute, offsets would send the robot towards zero.
+        """
         if not self._relative.any():
             return chunk
         base = self._joints.at(chunk.stamp_ns) or self._joints.at(now_ns)
         if base is None:
-            return chunk
+            return None
         return dataclasses.replace(chunk, actions=to_absolute(chunk.actions, base.values, self._relative))
 
     def _result(

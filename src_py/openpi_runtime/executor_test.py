@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from openpi_runtime.conftest import PERIOD_NS, Rig, twin_limits
 from openpi_runtime.executor import NO_CHUNK, ExecutorRules
 from openpi_runtime.modes import Mode
+from openpi_runtime.robots import RobotSpec
 
 
 def slope(start: float, per_step: float, steps: int = 50) -> np.ndarray:
@@ -231,9 +232,24 @@ def test_a_held_gripper_keeps_squeezing_through_a_hold(rig: Rig) -> None:
     assert result.command[1] == 0.0
 
 
-def test_relative_columns_are_anchored_at_the_state_of_the_observation(rig: Rig) -> None:
-    columns = tuple(dataclasses.replace(c, kind="relative") if c.unit == "rad" else c for c in rig.spec.action)
-    rig = Rig(dataclasses.replace(rig.spec, action=columns))
+@pytest.fixture
+def relative(twin: RobotSpec) -> Rig:
+    """Elbows that take offsets from the state of a chunk's observation."""
+    columns = tuple(dataclasses.replace(c, kind="relative") if c.unit == "rad" else c for c in twin.action)
+    return Rig(dataclasses.replace(twin, action=columns))
+
+
+def test_offsets_without_a_state_to_add_them_to_are_refused(relative: Rig) -> None:
+    relative.measured[:] = [0.3, 0, -0.2, 0]
+    relative.executor.run(True)
+    assert "no base" in relative.send(0.005)
+    assert relative.executor.refused == {"base": 1}
+    assert relative.tick().command is None
+    assert relative.send(0.0) == ""
+
+
+def test_relative_columns_are_anchored_at_the_state_of_the_observation(relative: Rig) -> None:
+    rig = relative
     rig.measured[:] = [0.3, 0, -0.2, 0]
     result = rig.start(slope(0.005, 0.0))
     assert result.command == pytest.approx([0.305, 0, -0.195, 0])
