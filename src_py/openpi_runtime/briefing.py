@@ -27,12 +27,10 @@ def briefing(
         names: the topics and actions commands go to.
         simulated, dry_run: whether anything real moves.
     """
-    safety = rules.safety
-    by_velocity = any(column.kind == "velocity" for column in robot.action)
-    first = "no slower at first" if by_velocity else f"first motion at {rules.ramp_speed:g} rad/s"
-    hold = f"HOLD beyond a limit by {safety.tolerance:.0%} of its range, or at a step above {safety.max_step:g} rad"
     how = f"at {robot.rate_hz:g} Hz, controller {controller!r}:"
-    return "\n  ".join([_headline(robot, simulated, dry_run), how, *names, *_rows(robot, limits), f"{first}; {hold}"])
+    return "\n  ".join(
+        [_headline(robot, simulated, dry_run), how, *names, *_rows(robot, limits), _rules(robot, limits, rules)]
+    )
 
 
 def _headline(robot: RobotSpec, simulated: bool, dry_run: bool) -> str:
@@ -40,6 +38,14 @@ def _headline(robot: RobotSpec, simulated: bool, dry_run: bool) -> str:
     if dry_run:
         return f"DRY RUN: commands for the {kind} robot {robot.name!r} go to shadow topics and move nothing"
     return f"Commands move the {kind} robot {robot.name!r}"
+
+
+def _rules(robot: RobotSpec, limits: Limits, rules: ExecutorRules) -> str:
+    by_velocity = any(column.kind == "velocity" for column in robot.action)
+    ramped = not (by_velocity or limits.by_deltas)
+    first = f"first motion at {rules.ramp_speed:g} rad/s" if ramped else "no slower at first"
+    hold = f"HOLD beyond a limit by {rules.safety.tolerance:.0%} of its range"
+    return f"{first}; {hold}" + ("" if limits.by_deltas else f", or at a step above {rules.safety.max_step:g} rad")
 
 
 def _rows(robot: RobotSpec, limits: Limits) -> Iterator[str]:

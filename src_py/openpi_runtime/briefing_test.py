@@ -41,5 +41,7 @@ def test_velocities_are_told_as_the_positions_they_lead_to() -> None:
 
 def test_deltas_are_told_as_parts_of_a_step() -> None:
     libero = load_robot("libero")
-    texts = limit_texts(libero, command_limits(libero, Kinematics.from_file(libero.urdf_path)))
-    assert texts["arm rx"] == "-1.000 to 1.000 of a step"
+    limits = command_limits(libero, Kinematics.from_file(libero.urdf_path))
+    assert limit_texts(libero, limits)["arm rx"] == "-1.000 to 1.000 of a step"
+    text = briefing(libero, limits, ExecutorRules(), controller="forward", names=[], simulated=True, dry_run=False)
+    assert text.endswith("no slower at first; HOLD beyond a limit by 5% of its range")  # and by no ramp and no step
