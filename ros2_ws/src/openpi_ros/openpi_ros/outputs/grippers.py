@@ -17,7 +17,8 @@ from openpi_runtime.safety import Vector
 # A goal is sent where the command has moved by this part of the range: a gripper's driver is slow to take goals.
 _DEAD_BAND = 0.01
 _LOG_PERIOD_S = 2.0
-_UNDER_WAY = (GoalStatus.STATUS_ACCEPTED, GoalStatus.STATUS_EXECUTING)
+# A goal that was just accepted has no known status yet, so it is asked what has ended, not what is under way.
+_ENDED = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED, GoalStatus.STATUS_ABORTED)
 
 
 def driver_position(robot: RobotSpec, gripper: Gripper, value: float) -> float:
@@ -74,7 +75,7 @@ class GripperActionOutput:
     def stop(self) -> None:
         """Cancels a goal that is under way, so that nothing moves on."""
         goal, self._goal, self._sent = self._goal, None, None
-        if goal is not None and goal.status in _UNDER_WAY:
+        if goal is not None and goal.status not in _ENDED:
             goal.cancel_goal_async()
 
     def _has_moved(self, position: float) -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2: source setup/env.sh")
 
+from action_msgs.msg import GoalStatus
 from rclpy.clock import Clock
 
 from openpi_ros import outputs
@@ -214,6 +215,7 @@ class FakeClient:
 
     def __init__(self, _node: Any, _kind: Any, name: str) -> None:
         self.name, self.ready, self.accepts = name, True, True
+        self.status = GoalStatus.STATUS_EXECUTING
         self.positions: list[float] = []
         self.cancelled = 0
         self.destroyed = False
@@ -224,7 +226,7 @@ class FakeClient:
     def send_goal_async(self, goal: Any) -> Any:
         self.positions.append(goal.command.position)
         self.max_effort = goal.command.max_effort
-        handle = types.SimpleNamespace(accepted=self.accepts, status=2, cancel_goal_async=self._cancel)
+        handle = types.SimpleNamespace(accepted=self.accepts, status=self.status, cancel_goal_async=self._cancel)
         answer = types.SimpleNamespace(result=lambda: handle)
         return types.SimpleNamespace(add_done_callback=lambda done: done(answer))
 
@@ -289,6 +291,13 @@ class TestGripperAction:
         assert self.client.cancelled == 1
         self.command(1.0)
         assert self.client.positions == [0.0, 0.0]  # and the next run starts afresh
+
+    @pytest.mark.parametrize(("status", "cancelled"), [("UNKNOWN", 1), ("ACCEPTED", 1), ("SUCCEEDED", 0)])
+    def test_whatever_is_not_known_to_have_ended_is_cancelled(self, status: str, cancelled: int) -> None:
+        self.client.status = getattr(GoalStatus, f"STATUS_{status}")  # unknown until the first status message
+        self.command(1.0)
+        self.output.stop()
+        assert self.client.cancelled == cancelled
 
     def test_a_dry_run_has_no_client(self) -> None:
         make(load_robot("droid"), "joint_trajectory", dry_run=True)
