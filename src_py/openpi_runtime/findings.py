@@ -62,6 +62,7 @@ class Heard:
 
 
 FUTURE_S = 0.1  # a stamp this far ahead is no jitter
+RATE_SLACK = 0.9  # of the rate that is wanted: a few seconds hold a message more or less
 
 
 def judge(wanted: Wanted, heard: Heard) -> Finding:
@@ -72,6 +73,22 @@ def judge(wanted: Wanted, heard: Heard) -> Finding:
     senders = f"{len(heard.kinds)} publishers" if len(heard.kinds) > 1 else "1 publisher"
     text = f"{_rate(heard):.1f} Hz, {senders}, stamped {_typical(heard.ages_s) * 1e3:.0f} ms before it comes"
     return Finding(level=Level.OK, subject=wanted.topic, text=text)
+
+
+def judge_senders(topic: str, senders: Sequence[str], takers: int) -> Finding | None:
+    """More than one who commands is the worst of all; nobody who obeys is worth knowing.
+
+    Args:
+        senders: the node's name of each publisher; two of the same name are two stacks.
+        takers: number of subscriptions.
+    """
+    if len(senders) > 1:
+        text, advice = f"is commanded by {', '.join(sorted(senders))}", "Stop all but one of them."
+        return Finding(level=Level.ERROR, subject=topic, text=text, advice=advice)
+    if senders and not takers:
+        text, advice = f"{senders[0]} commands, but nobody listens", "Start the robot's controller."
+        return Finding(level=Level.WARN, subject=topic, text=text, advice=advice)
+    return Finding(level=Level.OK, subject=topic, text=f"commanded by {senders[0]}") if senders else None
 
 
 def _silence(wanted: Wanted, heard: Heard) -> Finding | None:
@@ -100,7 +117,7 @@ def _content(wanted: Wanted, heard: Heard) -> Finding | None:
     if missing := [name for name in wanted.names if name not in heard.names]:
         advice = f"It names {', '.join(sorted(heard.names))}: correct `joints` in the robot's YAML, or the driver."
         return _error(wanted, f"lacks {', '.join(missing)}", advice)
-    if _rate(heard) < wanted.min_hz:
+    if _rate(heard) < RATE_SLACK * wanted.min_hz:
         advice = "See what slows the driver down, or lower rate_hz in the robot's YAML."
         return _warning(wanted, f"{_rate(heard):.1f} Hz, fewer than {wanted.min_hz:g}", advice)
     return None

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from openpi_runtime.findings import Heard, Level, Wanted, judge
+from openpi_runtime.findings import Finding, Heard, Level, Wanted, judge, judge_senders
 
 IMAGE, JOINTS = "sensor_msgs/msg/Image", "sensor_msgs/msg/JointState"
 WANTED = Wanted(topic="joint_states", kind=JOINTS, min_hz=20, max_age_s=0.2, names=("elbow", "wrist"))
@@ -38,5 +38,28 @@ def test_one_late_message_among_many_is_no_finding() -> None:
     assert judge(WANTED, dataclasses.replace(HEARD, ages_s=[5.0] + [0.004] * 99)).level is Level.OK
 
 
+def test_a_message_fewer_than_the_rate_is_no_finding() -> None:
+    assert judge(WANTED, dataclasses.replace(HEARD, arrivals=39)).level is Level.OK
+
+
 def test_two_publishers_are_told() -> None:
     assert "2 publishers" in judge(WANTED, dataclasses.replace(HEARD, kinds=(JOINTS, JOINTS))).text
+
+
+@pytest.mark.parametrize(
+    ("senders", "takers", "level", "text"),
+    [
+        (["executor"], 1, Level.OK, "commanded by executor"),
+        (["executor"], 0, Level.WARN, "executor commands, but nobody listens"),
+        (["teleop", "executor"], 1, Level.ERROR, "is commanded by executor, teleop"),
+        (["executor", "executor"], 1, Level.ERROR, "is commanded by executor, executor"),  # two stacks at once
+    ],
+)
+def test_who_commands(senders: list[str], takers: int, level: Level, text: str) -> None:
+    finding = judge_senders("commands", senders, takers)
+    assert isinstance(finding, Finding)
+    assert (finding.level, finding.text) == (level, text)
+
+
+def test_a_topic_nobody_commands_on_is_no_finding() -> None:
+    assert judge_senders("commands", [], 1) is None

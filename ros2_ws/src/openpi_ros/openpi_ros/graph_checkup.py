@@ -13,11 +13,11 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 
-from openpi_ros import qos
+from openpi_ros import qos, velocity_guard
 from openpi_ros.conversions import time_ns
 from openpi_ros.outputs import command_topics
 from openpi_ros.robot_state import reading, state_topics
-from openpi_runtime.findings import Finding, Heard, Level, Wanted, judge
+from openpi_runtime.findings import Finding, Heard, Level, Wanted, judge, judge_senders
 from openpi_runtime.modes import Mode
 from openpi_runtime.robots import RobotSpec
 
@@ -135,20 +135,13 @@ def _joints_on(robot: RobotSpec, topic: str) -> tuple[str, ...]:
 
 
 def _commands(node: Node, robot: RobotSpec) -> Iterator[Finding]:
-    """More than one who commands is the worst of all; nobody who obeys is worth knowing."""
     for group in robot.groups:
         for _, topic in command_topics(group):
             name = node.resolve_topic_name(topic)
-            senders = sorted({info.node_name for info in node.get_publishers_info_by_topic(name)})
-            takers = node.count_subscribers(name)
-            if len(senders) > 1:
-                text, advice = f"is commanded by {', '.join(senders)}", "Stop all but one of them."
-                yield Finding(level=Level.ERROR, subject=name, text=text, advice=advice)
-            elif senders and not takers:
-                text, advice = f"{senders[0]} commands, but nobody listens", "Start the robot's controller."
-                yield Finding(level=Level.WARN, subject=name, text=text, advice=advice)
-            elif senders:
-                yield Finding(level=Level.OK, subject=name, text=f"commanded by {senders[0]}")
+            publishers = [info.node_name for info in node.get_publishers_info_by_topic(name)]
+            senders = [sender for sender in publishers if not sender.startswith(velocity_guard.NAME)]
+            if finding := judge_senders(name, senders, node.count_subscribers(name)):
+                yield finding
 
 
 def _lifecycle(node: Node, listener: _Listener, name: str) -> Finding:

@@ -20,6 +20,7 @@ from openpi_ros import qos
 
 MOVES, STANDS = b"m", b"s"
 READY = "ready"
+NAME = "velocity_guard"  # of its node, with the process's id behind it
 _REPEATS, _PAUSE_S = 25, 0.02  # of the zeros: the last command may still be on its way, or a controller not yet found
 
 
@@ -49,7 +50,7 @@ def main(args: Sequence[str] | None = None) -> int:
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C is for the executor, which closes the pipe when it has stopped
     rclpy.init(args=[])
-    node = rclpy.create_node(f"velocity_guard_{os.getpid()}")
+    node = rclpy.create_node(f"{NAME}_{os.getpid()}")
     standing = [
         (node.create_publisher(Float64MultiArray, topic, qos.COMMAND), Float64MultiArray(data=[0.0] * int(size)))
         for topic, size in zip(pairs[::2], pairs[1::2], strict=True)
