@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pinocchio
@@ -20,7 +21,10 @@ def robot_description(path: Path) -> str:
         FileNotFoundError: there is no such file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"The robot description {path} does not exist; check `urdf` in the robot's YAML.")
+        raise FileNotFoundError(
+            f"The robot description {path} does not exist, nor one of that name beside the robot's YAML; check `urdf` "
+            "there."
+        )
     return str(xacro.process_file(str(path)).toxml())
 
 
@@ -43,10 +47,16 @@ class Kinematics:
         return tuple(self._model.names)[1:]
 
     def limits(self, joints: list[str]) -> tuple[Vector, Vector, Vector]:
-        """Lower and upper position (rad or m) and velocity (per second) of each joint named."""
-        at = [self._index(joint) for joint in joints]
-        model = self._model
-        return model.lowerPositionLimit[at], model.upperPositionLimit[at], model.velocityLimit[at]
+        """Lower and upper position (rad or m) and velocity (per second) of each joint named.
+
+        A continuous joint has no ends: -inf and inf.
+        """
+        model, named = self._model, [self._joint(joint) for joint in joints]
+        endless = np.array([joint.nq > joint.nv for joint in named], dtype=bool)
+        at = [joint.idx_q for joint in named]
+        lower, upper = model.lowerPositionLimit[at], model.upperPositionLimit[at]
+        velocity = model.velocityLimit[[joint.idx_v for joint in named]]
+        return np.where(endless, -np.inf, lower), np.where(endless, np.inf, upper), velocity
 
     def forward(self, positions: dict[str, float], frame: str) -> Float64[np.ndarray, "4 4"]:
         """Pose of a frame in the root frame, as a homogeneous matrix in metres; joints not given are at neutral.
@@ -56,16 +66,23 @@ class Kinematics:
         """
         q = pinocchio.neutral(self._model)
         for joint, value in positions.items():
-            q[self._index(joint)] = value
+            self._set(q, joint, value)
         if not self._model.existFrame(frame):
             raise KeyError(f"The robot description has no frame {frame!r}.")
         pinocchio.framesForwardKinematics(self._model, self._data, q)
         return self._data.oMf[self._model.getFrameId(frame)].homogeneous.copy()
 
-    def _index(self, joint: str) -> int:
-        if not self._model.existJointName(joint):
-            raise KeyError(f"The robot description has no joint {joint!r}; it has {', '.join(self.joint_names)}.")
-        return int(self._model.joints[self._model.getJointId(joint)].idx_q)
+    def _set(self, q: Vector, name: str, value: float) -> None:
+        joint = self._joint(name)
+        if joint.nq > joint.nv:  # pinocchio keeps a continuous joint as the cosine and sine of its angle
+            q[joint.idx_q : joint.idx_q + 2] = np.cos(value), np.sin(value)
+        else:
+            q[joint.idx_q] = value
+
+    def _joint(self, name: str) -> Any:
+        if not self._model.existJointName(name):
+            raise KeyError(f"The robot description has no joint {name!r}; it has {', '.join(self.joint_names)}.")
+        return self._model.joints[self._model.getJointId(name)]
 
 
 def command_limits(spec: RobotSpec, kinematics: Kinematics) -> Limits:

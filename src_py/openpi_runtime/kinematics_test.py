@@ -21,13 +21,32 @@ def test_limits_and_forward_kinematics_of_a_pendulum() -> None:
     assert pose[:3, 3] == pytest.approx([-0.5 * np.sin(0.3), 0, -0.5 * np.cos(0.3)])
 
 
+TURNTABLE = """<robot name="turntable">
+  <link name="base"/><link name="table"/><link name="rod"/><link name="tip"/>
+  <joint name="turn" type="continuous"><parent link="base"/><child link="table"/><axis xyz="0 0 1"/>
+    <limit velocity="1.5" effort="1"/></joint>
+  <joint name="hinge" type="revolute"><parent link="table"/><child link="rod"/><axis xyz="0 1 0"/>
+    <limit lower="-1.5" upper="2.0" velocity="3.0" effort="1"/></joint>
+  <joint name="end" type="fixed"><parent link="rod"/><child link="tip"/><origin xyz="0.5 0 0"/></joint>
+</robot>"""
+
+
+def test_a_continuous_joint_has_no_ends_and_shifts_no_others_limits() -> None:
+    table = Kinematics(TURNTABLE)
+    lower, upper, velocity = table.limits(["turn", "hinge"])
+    assert (lower.tolist(), upper.tolist(), velocity.tolist()) == ([-np.inf, -1.5], [np.inf, 2.0], [1.5, 3.0])
+    pose = table.forward({"turn": 8.0, "hinge": 0.3}, "tip")
+    across = 0.5 * np.cos(0.3)
+    assert pose[:3, 3] == pytest.approx([across * np.cos(8.0), across * np.sin(8.0), -0.5 * np.sin(0.3)])
+
+
 def test_errors_name_what_is_there(tmp_path: Path) -> None:
     pendulum = Kinematics(PENDULUM)
     with pytest.raises(KeyError, match="no joint 'knee'; it has hinge"):
         pendulum.limits(["knee"])
     with pytest.raises(KeyError, match="no frame 'toe'"):
         pendulum.forward({}, "toe")
-    with pytest.raises(FileNotFoundError, match="does not exist; check `urdf`"):
+    with pytest.raises(FileNotFoundError, match=r"does not exist, nor .* beside the robot's YAML; check `urdf`"):
         Kinematics.from_file(tmp_path / "none.urdf")
 
 

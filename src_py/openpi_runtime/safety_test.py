@@ -57,6 +57,13 @@ def test_each_check(target: list[float], outcome: Outcome, reason: str) -> None:
         assert np.array_equal(verdict.command, last)
 
 
+def test_a_joint_without_ends_turns_on_and_on() -> None:
+    safety = SafetyFilter(limits(lower=np.array([-np.inf, -2.0]), upper=np.array([np.inf, 2.0])), PERIOD_S)
+    verdict = safety.check(np.array([40.05, 2.05]), np.array([40.0, 2.0]))
+    assert (verdict.outcome, verdict.reason) == (Outcome.CLAMP, "b clamped to its position limit")
+    assert verdict.command.tolist() == [40.05, 2.0]
+
+
 def test_too_fast_twice_in_a_row_holds_but_not_with_a_pause_between() -> None:
     safety = SafetyFilter(limits(), PERIOD_S)
     zero, fast = np.zeros(2), np.array([0.2, 0.0])
