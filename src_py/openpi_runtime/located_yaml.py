@@ -55,10 +55,16 @@ class Entry:
         return entries
 
     def entries(self) -> dict[str, Entry]:
-        """The entries of a mapping with any keys."""
+        """The entries of a mapping with any keys, each once."""
         if not isinstance(self._node, yaml.MappingNode):
             raise self.wrong("a mapping (name: value)")
-        return {key.value: self._child(value, str(key.value)) for key, value in self._node.value}
+        found: dict[str, Entry] = {}
+        for key, value in self._node.value:
+            child = Entry(value, self._source, f"{self.field}.{key.value}" if self.field else str(key.value))
+            if key.value in found:
+                raise child.error("is given twice")
+            found[key.value] = child
+        return found
 
     def items(self) -> Iterator[Entry]:
         """The entries of a list that is not empty."""
@@ -103,9 +109,6 @@ class Entry:
             raise self.wrong("true or false")
         return bool(self.value)
 
-    def _child(self, node: yaml.Node, name: str) -> Entry:
-        return Entry(node, self._source, f"{self.field}.{name}" if self.field else name)
-
 
 def load(path: Path) -> Entry:
     """Reads one YAML document.
@@ -117,8 +120,11 @@ def load(path: Path) -> Entry:
         node = yaml.compose(path.read_text(), yaml.SafeLoader)
     except OSError as error:
         raise SpecError(f"{path} cannot be read: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path} is not valid YAML: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise SpecError(f"{path}{line}: this is not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if node is None:
         raise SpecError(f"{path} is empty; a description is expected")
     return Entry(node, str(path))
