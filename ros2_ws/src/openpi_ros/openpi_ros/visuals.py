@@ -32,11 +32,12 @@ class Visuals:
         self._path_of = EndEffectors(robot, Kinematics(description))
         self._convention = ActionConvention(robot)
         self._paths = node.create_publisher(MarkerArray, "~/predicted_path", qos.CHUNK)
-        self._joints = node.create_publisher(JointState, "joint_states", qos.STATE)
         node.create_publisher(String, "robot_description", qos.LATCHED).publish(String(data=description))
-        for group in robot.groups:
-            if group.joint_states == "joint_states":
-                continue  # the driver publishes them where RViz looks
+        # What a driver publishes on `joint_states` itself is where RViz looks.
+        elsewhere = [group for group in robot.groups if group.joint_states != "joint_states"]
+        if elsewhere:  # else a publisher would seem to be the driver
+            self._joints = node.create_publisher(JointState, "joint_states", qos.STATE)
+        for group in elsewhere:
             node.create_subscription(JointState, group.joint_states, self._forwarder(group.urdf_prefix), qos.SENSOR)
 
     def show(self, chunk: ActionChunk, measured: np.ndarray) -> None:
