@@ -56,6 +56,8 @@ def align(
 ) -> Demonstration:
     """Steps at `fps` from the first time at which everything has been seen to the last that has an action.
 
+    Where commands were recorded, the first is the action of the first step: what stood still before it is left out.
+
     Args:
         commands: none, or streams that together hold every action column.
 
@@ -68,6 +70,8 @@ def align(
             raise ValueError(f"{name} was never recorded")
     period_ns = 1e9 / fps
     begin = max(stamps[0] for stamps in sights.values())
+    if commands:
+        begin = max(begin, min(command.stamps_ns[0] for command in commands) - round(period_ns))
     # The last observation's action must have been recorded too.
     ends = [command.stamps_ns[-1] for command in commands] or [state.stamps_ns[-1] - period_ns]
     end = min([*ends, *(stamps[-1] for stamps in sights.values())])

@@ -37,6 +37,13 @@ def test_the_newest_is_seen_and_the_next_command_is_the_action() -> None:
     assert demonstration.targets[:, 7].tolist() == [7, 27, 48, 67, 95]
 
 
+def test_what_stood_still_before_the_first_command_is_left_out() -> None:
+    commands = [stream([700, 720, 740], "left", LEFT), stream([705, 725, 745], "right", RIGHT)]
+    demonstration = steps(stream(range(0, 801, 10)), {"cam": stamps(0, 400, 800)}, commands)
+    assert (demonstration.times_ns / MS).tolist() == [680, 700, 720, 740]
+    assert demonstration.targets[:, 0].tolist() == [700, 700, 720, 740]
+
+
 def test_without_commands_the_action_is_the_state_one_period_later() -> None:
     demonstration = steps(stream(range(0, 101, 10)), {"cam": stamps(0, 60, 100)}, [])
     assert (demonstration.times_ns / MS).tolist() == [0, 20, 40, 60, 80]
