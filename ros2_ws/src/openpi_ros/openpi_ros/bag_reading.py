@@ -140,8 +140,11 @@ class Bag:
         found = {prefix for prefix in found if all(prefix + topic in there for topic in wanted)}
         if len(found) != 1:
             self._reader.close()
-            what = f"several robots, below {', '.join(sorted(found))}" if found else f"no topic {' and '.join(wanted)}"
+            if found:
+                several = ", ".join(sorted(found))
+                raise ValueError(f"The bag {path} has joint states below {several}; say by --namespace which is meant.")
             raise ValueError(
-                f"The bag {path} has {what}, which is wanted for robot {self._robot.name}; name robot and --namespace."
+                f"The bag {path} has no topic {' and '.join(wanted)}, which is wanted for robot {self._robot.name}; "
+                "name robot and --namespace."
             )
         return found.pop()
