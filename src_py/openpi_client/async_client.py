@@ -62,6 +62,7 @@ class AsyncWebsocketClientPolicy:
         self._headers = {"Authorization": f"Api-Key {api_key}"} if api_key else {}
         self._dialect = dialect or dialects.PolicyDialect()
         self._connection: ClientConnection | None = None
+        self._greeting_is_due = False  # connected, and the server has not yet said that it is ready
         self._turn = asyncio.Lock()
         self._packer = msgpack_numpy.Packer()  # keeps its buffer: a new one a request costs more than packing
 
@@ -156,13 +157,20 @@ class AsyncWebsocketClientPolicy:
             async with asyncio.timeout(timeout_s):
                 self._connection = await self._connect_with_backoff()
         except TimeoutError:
-            raise errors.ServerTimeoutError(f"No policy server at {self.url} within {timeout_s:g} s.") from None
+            raise errors.ServerTimeoutError(self._not_connected(timeout_s)) from None
         self.stats.connections += 1
         return self._connection
+
+    def _not_connected(self, timeout_s: float) -> str:
+        if self._greeting_is_due:
+            there = f"The policy server at {self.url} is there"
+            return f"{there}, but was not ready within {timeout_s:g} s; it may be loading."
+        return f"No policy server at {self.url} within {timeout_s:g} s."
 
     async def _connect_with_backoff(self) -> ClientConnection:
         delay = FIRST_RETRY_S
         while True:
+            self._greeting_is_due = False
             try:
                 return await self._connect_once()
             except (OSError, websockets.InvalidHandshake, websockets.ConnectionClosed, EOFError) as error:
@@ -181,6 +189,7 @@ class AsyncWebsocketClientPolicy:
             proxy=None,
             ssl=(self.options.tls or True) if self.url.startswith("wss:") else None,
         )
+        self._greeting_is_due = True
         try:
             self.metadata = await self._greeting(connection)
         except BaseException:

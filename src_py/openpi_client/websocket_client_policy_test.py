@@ -107,6 +107,18 @@ def test_no_server_is_an_error_within_the_connect_timeout():
         WebsocketClientPolicy("127.0.0.1", port, options=ClientOptions(connect_timeout_s=0.3))
 
 
+def test_a_server_that_is_still_loading_is_told_from_none():
+    class Loading(FakeServer):
+        def _handle(self, connection):
+            connection.recv()  # says nothing until it is asked, and nobody asks
+
+    with (
+        Loading() as server,
+        pytest.raises(errors.ServerTimeoutError, match=r"is there, but was not ready within 0\.3 s"),
+    ):
+        WebsocketClientPolicy("127.0.0.1", server.port, options=ClientOptions(connect_timeout_s=0.3))
+
+
 @pytest.mark.parametrize("garbage", [b"\xc1", b"", msgpack_numpy.packb([1]), msgpack_numpy.packb(3)])
 def test_garbage_is_a_protocol_error(garbage):
     with FakeServer(lambda _: garbage) as server, connect(server) as policy:
