@@ -1,5 +1,6 @@
 """`openpi eval bag` on a bag in which the numbers are known."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -50,6 +51,14 @@ def test_the_report_names_each_action(args, monkeypatch, capsys):
     assert len(figures["by_step"]) == 15
     assert (args.out / "report.html").read_text().count("data:image/png") == 1
     assert "joint_velocity_7" in capsys.readouterr().out
+
+
+def test_no_bag_and_no_server_are_sentences(args, monkeypatch):
+    with pytest.raises(ValueError, match="Name the bags"):
+        eval_bag.main(dataclasses.replace(args, bags=()))
+    monkeypatch.setattr(eval_bag, "_CONNECT_S", 0.2)
+    with pytest.raises(ConnectionError, match="No policy server at ws://127.0.0.1:1 within"):
+        eval_bag.main(dataclasses.replace(args, port=1))
 
 
 def test_a_policy_of_another_robot_is_a_sentence(args):

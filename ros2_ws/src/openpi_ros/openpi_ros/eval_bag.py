@@ -21,6 +21,7 @@ from openpi_runtime import demonstrations
 from openpi_runtime.robots import RobotSpec, load_robot
 
 _STYLE = "body{font:15px sans-serif;max-width:70em;margin:2em auto;color:#223}td,th{padding:.2em 1em .2em 0}"
+_CONNECT_S = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Comparison:
 
 def main(args: Args) -> int:
     """Run `openpi eval bag`."""
+    if not args.bags:
+        raise ValueError("Name the bags to evaluate.")
     robot = load_robot(args.robot)
     policy = _policy(args)
     tracked = track(args.bags, "Evaluating", console=Console(stderr=True), transient=True)
@@ -122,9 +125,10 @@ def summarise(robot: RobotSpec, comparisons: list[Comparison]) -> dict[str, Any]
 
 def _policy(args: Args) -> BasePolicy:
     if not args.config:
+        from openpi_client.async_client import ClientOptions
         from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
-        return WebsocketClientPolicy(args.host, args.port)
+        return WebsocketClientPolicy(args.host, args.port, options=ClientOptions(connect_timeout_s=_CONNECT_S))
     from openpi.policies import policy_config
     from openpi.training import config as training_config
 
