@@ -57,7 +57,7 @@ def test_no_bag_and_no_server_are_sentences(args, monkeypatch):
     with pytest.raises(ValueError, match="Name the bags"):
         eval_bag.main(dataclasses.replace(args, bags=()))
     monkeypatch.setattr(eval_bag, "_CONNECT_S", 0.2)
-    with pytest.raises(ConnectionError, match="No policy server at ws://127.0.0.1:1 within"):
+    with pytest.raises(ConnectionError, match=r"No policy server at ws://127\.0\.0\.1:1 within"):
         eval_bag.main(dataclasses.replace(args, port=1))
 
 
