@@ -93,19 +93,6 @@ def image_message(image: np.ndarray, stamp_ns: int, frame_id: str) -> Image:
     return message
 
 
-def joint_positions(message: JointState) -> dict[str, float]:
-    """Positions by joint name.
-
-    Raises:
-        ValueError: there are not as many positions as names.
-    """
-    if len(message.name) != len(message.position):
-        raise ValueError(
-            f"A joint state has {len(message.name)} names but {len(message.position)} positions; fix its publisher."
-        )
-    return dict(zip(message.name, message.position, strict=True))
-
-
 def joint_state_message(positions: Mapping[str, float], stamp_ns: int) -> JointState:
     """A joint state of these positions."""
     message = JointState(name=list(positions), position=[float(value) for value in positions.values()])
