@@ -21,10 +21,7 @@ def robot_description(path: Path) -> str:
         FileNotFoundError: there is no such file.
     """
     if not path.is_file():
-        raise FileNotFoundError(
-            f"The robot description {path} does not exist, nor one of that name beside the robot's YAML; check `urdf` "
-            "there."
-        )
+        raise FileNotFoundError(f"The robot description {path} does not exist.")
     return str(xacro.process_file(str(path)).toxml())
 
 
@@ -45,6 +42,10 @@ class Kinematics:
     def joint_names(self) -> tuple[str, ...]:
         """The moving joints."""
         return tuple(self._model.names)[1:]
+
+    def has_frame(self, name: str) -> bool:
+        """Whether there is a link, or a joint, of that name."""
+        return bool(self._model.existFrame(name))
 
     def limits(self, joints: list[str]) -> tuple[Vector, Vector, Vector]:
         """Lower and upper position (rad or m) and velocity (per second) of each joint named.
@@ -67,7 +68,7 @@ class Kinematics:
         q = pinocchio.neutral(self._model)
         for joint, value in positions.items():
             self._set(q, joint, value)
-        if not self._model.existFrame(frame):
+        if not self.has_frame(frame):
             raise KeyError(f"The robot description has no frame {frame!r}.")
         pinocchio.framesForwardKinematics(self._model, self._data, q)
         return self._data.oMf[self._model.getFrameId(frame)].homogeneous.copy()
@@ -95,7 +96,7 @@ def command_limits(spec: RobotSpec, kinematics: Kinematics) -> Limits:
     lower, upper = np.where(delta, -1.0, ends[0]), np.where(delta, 1.0, ends[1])
     velocity = np.where(delta, np.inf, rules.gripper_velocity)
     acceleration = np.where(joint, rules.acceleration, np.inf)
-    urdf_lower, urdf_upper, urdf_velocity = kinematics.limits(_urdf_joints(spec))
+    urdf_lower, urdf_upper, urdf_velocity = kinematics.limits(urdf_joints(spec))
     lower[joint] = urdf_lower + rules.position_margin
     upper[joint] = urdf_upper - rules.position_margin
     velocity[joint] = urdf_velocity * rules.velocity_scale
@@ -115,7 +116,7 @@ class EndEffectors:
 
     def __init__(self, spec: RobotSpec, kinematics: Kinematics) -> None:
         self._kinematics = kinematics
-        self._joints = _urdf_joints(spec)
+        self._joints = urdf_joints(spec)
         self._columns = [i for i, column in enumerate(spec.action) if _has_urdf_joint(spec, column)]
         self._frames = {g.name: g.end_effector for g in spec.groups if g.end_effector and not g.pose}
 
@@ -125,7 +126,7 @@ class EndEffectors:
         return {name: self._kinematics.forward(positions, frame)[:3, 3] for name, frame in self._frames.items()}
 
 
-def _urdf_joints(spec: RobotSpec) -> list[str]:
+def urdf_joints(spec: RobotSpec) -> list[str]:
     """URDF names of the joints behind the action columns, grippers and deltas left out."""
     return [spec.group(c.group).urdf_prefix + c.joint for c in spec.action if _has_urdf_joint(spec, c)]
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from openpi_runtime.briefing import limit_texts
-from openpi_runtime.kinematics import EndEffectors, Kinematics, command_limits
+from openpi_runtime.kinematics import EndEffectors, command_limits
+from openpi_runtime.robot_kinematics import robot_kinematics
 from openpi_runtime.robots import Camera, Group, RobotSpec
 
 
@@ -15,17 +16,11 @@ def robot_facts(robot: RobotSpec) -> dict[str, Any]:
     """Facts by name, nested.
 
     Raises:
-        ValueError: the URDF lacks a joint or an end effector that the description names.
-        FileNotFoundError: there is no such URDF.
+        SpecError: the description does not fit its URDF.
     """
-    kinematics = Kinematics.from_file(robot.urdf_path)
-    try:
-        limits = command_limits(robot, kinematics)
-        hands = EndEffectors(robot, kinematics)(_at_rest(robot))
-    except KeyError as error:
-        raise ValueError(
-            f"{robot.urdf_path} does not fit the description of {robot.name!r}: {error.args[0]}"
-        ) from error
+    kinematics = robot_kinematics(robot)
+    limits = command_limits(robot, kinematics)
+    hands = EndEffectors(robot, kinematics)(_at_rest(robot))
     return {
         "robot": robot.name,
         "description": robot.description,

@@ -112,6 +112,7 @@ class RobotSpec:
         controller: kind of controller that commands the real robot, one of those of every group.
         observation: how a policy is sent the cameras and the state.
         rest: a state [n] in which the robot stands safely, in the order of the state columns; zeros if not given.
+        source: the YAML file.
         velocity_step: displacement in rad that a "velocity" of 1 asks for in one control step; 0 without such columns.
     """
 
@@ -130,6 +131,7 @@ class RobotSpec:
     rest: tuple[float, ...]
     controller: str
     observation: ObservationLayout
+    source: Path
     velocity_step: float = 0.0
 
     @property
@@ -227,6 +229,7 @@ def _parse(path: Path, _modified: int) -> RobotSpec:
         rest=_rest(top, len(state)),
         controller=_chosen_controller(top, groups),
         observation=_observation(top, cameras, state),
+        source=path,
         velocity_step=_velocity_step(top, action),
     )
 

@@ -20,8 +20,9 @@ from openpi_ros.tick_statistics import TickStatistics
 from openpi_ros.ticker import Ticker
 from openpi_runtime.briefing import briefing
 from openpi_runtime.executor import Executor, ExecutorRules, TickResult
-from openpi_runtime.kinematics import EndEffectors, Kinematics, command_limits
+from openpi_runtime.kinematics import EndEffectors, command_limits
 from openpi_runtime.modes import Mode
+from openpi_runtime.robot_kinematics import robot_kinematics
 from openpi_runtime.robots import RobotSpec, load_robot
 from openpi_runtime.safety import Box, SafetyRules
 from openpi_runtime.strategies import Strategy, make_strategy
@@ -180,7 +181,7 @@ class ChunkExecutorNode(lifecycle.ManagedNode):
 
 def make_executor(robot: RobotSpec, params: dict[str, Any]) -> Executor:
     """The executor that a node's parameters describe."""
-    kinematics = Kinematics.from_file(robot.urdf_path)
+    kinematics = robot_kinematics(robot)
     return Executor(
         robot,
         command_limits(robot, kinematics),

@@ -100,11 +100,11 @@ def _features(robot: RobotSpec, frame: Mapping[str, np.ndarray]) -> dict[str, di
 
 def _write_through_codec(args: Args, robot: RobotSpec) -> int:
     from openpi import codecs
-    from openpi_runtime.kinematics import Kinematics
+    from openpi_runtime.robot_kinematics import robot_kinematics
 
     codec = codecs.get(args.codec or "")
     fps = args.fps or codec.fps
-    arm = ArmSignals(robot, Kinematics.from_file(robot.urdf_path), codec.quaternion_order)
+    arm = ArmSignals(robot, robot_kinematics(robot), codec.quaternion_order)
     return recordings.write(codec, (_recording(arm, one) for one in _episodes(args, robot, fps)), args.output, fps)
 
 

@@ -21,7 +21,8 @@ from openpi_ros.backends import Backend, make_backend
 from openpi_ros.outputs import RobotOutput
 from openpi_ros.parameters import load_specs
 from openpi_ros.sensing import Sensing, SensingRules, policy_input
-from openpi_runtime.kinematics import Kinematics, command_limits
+from openpi_runtime.kinematics import command_limits
+from openpi_runtime.robot_kinematics import robot_kinematics
 from openpi_runtime.robots import load_robot
 from openpi_runtime.sync import Missing
 
@@ -50,7 +51,7 @@ def run(seconds: float, config: str) -> dict[str, list[float]]:
     cameras = [camera for camera in robot.cameras if camera.required]
     rules = SensingRules(camera_max_age_ns=_AGE_NS, joint_max_age_ns=_AGE_NS, max_skew_ns=100_000_000)
     sensing = Sensing(node, robot, cameras, rules, lambda: None)
-    limits = command_limits(robot, Kinematics.from_file(robot.urdf_path))
+    limits = command_limits(robot, robot_kinematics(robot))
     output = RobotOutput(node, robot, limits, "joint_trajectory", simulated=True)
     defaults = {name: spec.default for name, spec in load_specs("openpi_policy_node").items()}
     params = defaults | {"config": config, "strategy": "open_loop"}

@@ -118,11 +118,11 @@ class SessionSpeech:
 
     def __init__(self, robot: RobotSpec) -> None:
         from openpi_runtime import session_signals
-        from openpi_runtime.kinematics import Kinematics
+        from openpi_runtime.robot_kinematics import robot_kinematics
 
         session_signals.check_robot(robot)
         self._robot = robot
-        self._kinematics = Kinematics.from_file(robot.urdf_path)
+        self._kinematics = robot_kinematics(robot)
         self._signals: session_signals.SessionSignals | None = None
 
     def connect(self, params: dict[str, Any], options: Any) -> Any:
