@@ -15,6 +15,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+OVER_DDS = tuple(Path(__file__).parent / name for name in ("faults", "replay", "ros"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(folder in item.path.parents for folder in OVER_DDS):
+            item.add_marker(pytest.mark.ros)
+
 
 class Running:
     """A module of the project, or a script of the tests, in a process group of its own."""

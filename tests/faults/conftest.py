@@ -1,4 +1,4 @@
-"""Marks the fault tests, collects what they measure, and lets them import `fault_world`, which lies beside them."""
+"""Collects what the fault tests measure, and lets them import `fault_world`, which lies beside them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,6 @@ import pytest
 
 FOLDER = Path(__file__).parent
 sys.path.append(str(FOLDER))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if FOLDER in item.path.parents:
-            item.add_marker(pytest.mark.ros)
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,6 @@ FOLDER = Path(__file__).parent
 sys.path.append(str(FOLDER))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if FOLDER in item.path.parents:
-            item.add_marker(pytest.mark.ros)
-
-
 @pytest.fixture
 def play(start: Any, domain: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Any], None]:
     """Plays the drivers of a robot, given as a spec, in the test's domain."""

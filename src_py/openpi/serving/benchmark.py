@@ -22,7 +22,6 @@ from openpi_client.async_client import AsyncWebsocketClientPolicy, ClientOptions
 
 Which = Literal["ours", "published"]
 START_S = 900.0  # compiling takes its time on a busy machine
-WARM_UP_REQUESTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +103,7 @@ def _figures(which: Which, load: Load, times: list[float], rates: list[float]) -
 async def _ask(port: int, load: Load) -> tuple[list[float], float]:
     """Overhead of every request [ms], and requests per second of all clients together."""
     async with _clients(port, load.clients) as clients:
-        await asyncio.gather(*(_ask_one(client, load, WARM_UP_REQUESTS) for client in clients))
+        await asyncio.gather(*(_ask_one(client, load, benchmark_client.WARM_UP_REQUESTS) for client in clients))
         start = time.perf_counter()
         taken = await asyncio.gather(*(_ask_one(client, load, load.requests) for client in clients))
         elapsed = time.perf_counter() - start

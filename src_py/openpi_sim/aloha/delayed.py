@@ -11,8 +11,9 @@ from jaxtyping import Bool, Float
 
 from openpi_runtime.chunk import ActionChunk
 from openpi_runtime.executor import Executor, ExecutorRules, TickResult
-from openpi_runtime.kinematics import Kinematics, command_limits
+from openpi_runtime.kinematics import command_limits
 from openpi_runtime.requests import Progress, RequestPlanner
+from openpi_runtime.robot_kinematics import robot_kinematics
 from openpi_runtime.robots import RobotSpec, load_robot
 from openpi_runtime.safety import ROUNDING, SafetyRules
 from openpi_runtime.strategies import make_strategy
@@ -71,7 +72,7 @@ class DelayedLoop:
         self._delay_ns = delay_ns
         self._interval_steps = interval_steps
         self._robot = load_robot("aloha")
-        self._limits = command_limits(self._robot, Kinematics.from_file(self._robot.urdf_path))
+        self._limits = command_limits(self._robot, robot_kinematics(self._robot))
 
     def run(self, world: AlohaWorld, policy: ChunkPolicy, ticks: int) -> Trace:
         """Runs `ticks` control steps from where the world is, fewer where the task is solved before."""
