@@ -27,6 +27,8 @@ def robot_kinematics(robot: RobotSpec) -> Kinematics:
 
 
 def _check_group(fields: dict[str, Entry], robot: RobotSpec, group: Group, kinematics: Kinematics) -> None:
+    if group.pose:
+        return  # commanded by deltas of a pose, not by joints; the controller has the kinematics
     needed = urdf_joints(robot)
     for entry, joint in zip(fields["joints"].items(), group.joints, strict=True):
         name = group.urdf_prefix + joint

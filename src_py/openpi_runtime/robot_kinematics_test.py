@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from openpi_runtime import paths
+from openpi_runtime.kinematics import urdf_joints
 from openpi_runtime.located_yaml import SpecError
 from openpi_runtime.robot_kinematics import robot_kinematics
 from openpi_runtime.robots import available_robots, load_robot
@@ -11,7 +12,10 @@ from openpi_runtime.robots import available_robots, load_robot
 @pytest.mark.parametrize("name", available_robots())
 def test_every_description_fits_its_urdf(name: str) -> None:
     robot = load_robot(name)
-    assert all(robot_kinematics(robot).has_frame(group.end_effector) for group in robot.groups if group.end_effector)
+    kinematics = robot_kinematics(robot)
+    frames = [group.end_effector for group in robot.groups if group.end_effector and not group.pose]
+    assert [frame for frame in frames if not kinematics.has_frame(frame)] == []
+    assert set(urdf_joints(robot)) <= set(kinematics.joint_names)
 
 
 @pytest.mark.parametrize(
