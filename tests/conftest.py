@@ -61,6 +61,8 @@ class Running:
         end = time.monotonic() + timeout_s
         while not holds():
             assert time.monotonic() < end, f"Not within {timeout_s} s: {what}.\n{self.output()[-3000:]}"
+            ended = self.process.poll() is not None
+            assert not ended or holds(), f"Ended without this: {what}.\n{self.output()[-3000:]}"
             time.sleep(0.05)
 
     def wait_for_text(self, text: str, timeout_s: float = 60.0) -> None:

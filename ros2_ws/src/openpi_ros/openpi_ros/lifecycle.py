@@ -23,7 +23,7 @@ from openpi_ros import parameters
 
 # How often the main thread looks whether a signal came; also the longest wait before it stops.
 _SIGNAL_POLL_S = 0.1
-# What a user can cause: told in one sentence, without a traceback.
+# What a user can cause: told in one sentence, without a traceback. A single word, as of a KeyError, is a fault of ours.
 _USER_ERRORS = (ValueError, LookupError, OSError, ImportError, RuntimeError)
 
 
@@ -119,7 +119,7 @@ class ManagedNode(LifecycleNode):
         try:
             work()
         except Exception as error:
-            known = isinstance(error, _USER_ERRORS)
+            known = isinstance(error, _USER_ERRORS) and " " in str(error)
             message = f"Could not {what}: {_sentence(error)}"
             self.get_logger().error(message if known else f"{message}\n{traceback.format_exc()}")
             self.get_logger().debug(traceback.format_exc())
@@ -150,7 +150,7 @@ class ManagedNode(LifecycleNode):
 
 def _sentence(error: BaseException) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return text or type(error).__name__
+    return text if " " in text else f"{type(error).__name__} {text}".rstrip()
 
 
 def bring_up(node: ManagedNode) -> bool:

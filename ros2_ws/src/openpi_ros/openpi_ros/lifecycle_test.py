@@ -68,6 +68,12 @@ def test_a_failed_configure_is_told_undone_and_can_be_repeated(probe: Probe) -> 
     assert lifecycle.bring_up(probe)
 
 
+def test_an_error_of_one_word_says_its_kind(probe: Probe) -> None:
+    probe.trouble = KeyError("joints")
+    assert not lifecycle.bring_up(probe)
+    assert probe.failure == "Could not configure: KeyError joints"
+
+
 def test_live_parameters_change_while_configured_others_do_not(probe: Probe) -> None:
     assert lifecycle.bring_up(probe)
     assert probe.set_parameters([SEED])[0].successful
