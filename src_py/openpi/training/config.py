@@ -11,6 +11,7 @@ import importlib.util
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from openpi.training import configs
 from openpi.training.configs.aloha import LeRobotAlohaDataConfig
@@ -57,6 +58,8 @@ ENTRY_POINT_GROUP = "openpi.configs"
 _CONFIGS: dict[str, TrainConfig] = {}
 # Modules run for their configs already: entry point or file -> the names it registered.
 _loaded: dict[str, list[str]] = {}
+# What the file that is being run has registered so far; a file may build on another's, whose run lies within its own.
+_running: list[list[str]] = [[]]
 
 
 def register_config(config: TrainConfig, *, replace: bool = False) -> TrainConfig:
@@ -68,6 +71,7 @@ def register_config(config: TrainConfig, *, replace: bool = False) -> TrainConfi
     if config.name in _CONFIGS and not replace:
         raise ValueError(f"There is a config '{config.name}' already; choose another name or pass replace=True.")
     _CONFIGS[config.name] = config
+    _running[-1].append(config.name)
     return config
 
 
@@ -140,18 +144,26 @@ def _load_file(path: pathlib.Path) -> list[str]:
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is no Python file.")
     module = importlib.util.module_from_spec(spec)
-    before = dict(_CONFIGS)
+    before, loaded = dict(_CONFIGS), dict(_loaded)
+    _running.append([])
     sys.modules[spec.name] = module  # dataclasses look their module up by name
     try:
         spec.loader.exec_module(module)
     except BaseException:
         # So that the corrected file can be loaded again.
         del sys.modules[spec.name]
-        _CONFIGS.clear()
-        _CONFIGS.update(before)
+        _restore(_CONFIGS, before)
+        _restore(_loaded, loaded)
         raise
-    _loaded[key] = [name for name, config in _CONFIGS.items() if before.get(name) is not config]
+    finally:
+        names = _running.pop()
+    _loaded[key] = list(dict.fromkeys(names))
     return _loaded[key]
+
+
+def _restore(registry: dict[str, Any], content: dict[str, Any]) -> None:
+    registry.clear()
+    registry.update(content)
 
 
 def _load_entry_points() -> None:

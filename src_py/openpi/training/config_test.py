@@ -70,6 +70,17 @@ def test_file_with_several_configs(tmp_path):
         _config.get_config(f"{path}:three")
 
 
+def test_file_that_builds_on_anothers_has_its_own_configs_only(tmp_path):
+    first, second = tmp_path / "first.py", tmp_path / "second.py"
+    first.write_text(OWN.format(name="mine"))
+    second.write_text(OWN.format(name="smaller").replace("pi0_libero", str(first)) + "1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        _config.get_config(str(second))
+    second.write_text(second.read_text().replace("1 / 0\n", ""))
+    assert _config.get_config(str(second)).name == "smaller"
+    assert _config.get_config(str(first)).name == "mine"
+
+
 def test_broken_file_can_be_corrected(tmp_path):
     path = tmp_path / "my_robot.py"
     with pytest.raises(FileNotFoundError, match="no config file"):
