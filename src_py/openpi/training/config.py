@@ -13,6 +13,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import cloudpickle
+
 from openpi.training import configs
 from openpi.training.configs.aloha import LeRobotAlohaDataConfig
 from openpi.training.configs.droid import LeRobotDROIDDataConfig, RLDSDroidDataConfig
@@ -157,6 +159,7 @@ def _load_file(path: pathlib.Path) -> list[str]:
         raise
     finally:
         names = _running.pop()
+    cloudpickle.register_pickle_by_value(module)  # its transforms go to workers of the data loader, which lack it
     _loaded[key] = list(dict.fromkeys(names))
     return _loaded[key]
 

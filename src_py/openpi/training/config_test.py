@@ -2,7 +2,10 @@ import dataclasses
 import importlib.metadata
 import math
 import pathlib
+import subprocess
+import sys
 
+import cloudpickle
 import pytest
 import tyro
 
@@ -79,6 +82,39 @@ def test_file_that_builds_on_anothers_has_its_own_configs_only(tmp_path):
     second.write_text(second.read_text().replace("1 / 0\n", ""))
     assert _config.get_config(str(second)).name == "smaller"
     assert _config.get_config(str(first)).name == "mine"
+
+
+OWN_TRANSFORM = """
+import dataclasses
+
+import numpy as np
+
+from openpi import transforms
+from openpi.training import config
+
+
+@dataclasses.dataclass(frozen=True)
+class Twice(transforms.DataTransformFn):
+    def __call__(self, data):
+        return {"state": 2 * np.asarray(data["state"])}
+
+
+def pair(model):
+    return transforms.Group(inputs=[Twice()])
+
+
+data = config.SimpleDataConfig(repo_id="cups", data_transforms=pair)
+config.register_config(config.TrainConfig(name="mine", data=data))
+"""
+
+
+def test_transforms_of_a_file_reach_a_process_that_has_not_loaded_it(tmp_path):
+    (tmp_path / "my_robot.py").write_text(OWN_TRANSFORM)
+    config = _config.get_config(f"{tmp_path}/my_robot.py")
+    (transform,) = config.data.data_transforms(config.model).inputs
+    script = "import pickle, sys; print(pickle.load(sys.stdin.buffer)({'state': [1, 2]})['state'])"
+    done = subprocess.run([sys.executable, "-c", script], input=cloudpickle.dumps(transform), capture_output=True)
+    assert done.stdout.split() == [b"[2", b"4]"], done.stderr
 
 
 def test_broken_file_can_be_corrected(tmp_path):
