@@ -22,8 +22,9 @@ from openpi.training.datasets.video import can_join, count_frames, join_videos
 
 _CHUNK_SIZE = 1000
 # Sizes at which v3.0 begins a new file; LeRobot's own defaults.
-_DATA_FILE_MB = 100
-_VIDEO_FILE_MB = 200
+_DATA_FILE_MB: float = 100
+_VIDEO_FILE_MB: float = 200
+_MB = 1 << 20
 # Encoded images are read by row group, so these stay small.
 _IMAGE_ROW_GROUP = 32
 
@@ -226,10 +227,12 @@ class LayoutV30(Layout):
         else:
             place = _place(rows[-1], "data")
             path = self._data_path(place)
-            if path.stat().st_size < _DATA_FILE_MB << 20:
+            if path.stat().st_size < _DATA_FILE_MB * _MB:
                 first = min(row["dataset_from_index"] for row in rows if _place(row, "data") == place)
                 # Rows past the saved ones were left by a writer that was killed.
-                table = pa.concat_tables([pq.read_table(path).slice(0, episode.first_frame - first), table])
+                saved = pq.read_table(path).slice(0, episode.first_frame - first)
+                # Other writers have lists of a fixed size where we have lists.
+                table = pa.concat_tables([saved, table.select(saved.column_names).cast(saved.schema)])
             else:
                 place = _next_place(place)
         _write_table(self._data_path(place), table)
@@ -309,8 +312,8 @@ def _next_place(place: tuple[int, int]) -> tuple[int, int]:
     return (chunk, file + 1) if file + 1 < _CHUNK_SIZE else (chunk + 1, 0)
 
 
-def _fits(path: pathlib.Path, addition: pathlib.Path, limit_mb: int) -> bool:
-    return path.is_file() and path.stat().st_size + addition.stat().st_size <= limit_mb << 20
+def _fits(path: pathlib.Path, addition: pathlib.Path, limit_mb: float) -> bool:
+    return path.is_file() and path.stat().st_size + addition.stat().st_size <= limit_mb * _MB
 
 
 def _move(source: pathlib.Path, target: pathlib.Path) -> None:

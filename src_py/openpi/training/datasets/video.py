@@ -124,6 +124,7 @@ class VideoEncoder:
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(str(path), "w")
+        self._closed = False
         rate = fractions.Fraction(fps).limit_denominator(1001)
         stream: Any = self._container.add_stream(settings.codec, rate=rate, options=settings.options())
         self._stream, context = stream, stream.codec_context
@@ -142,8 +143,11 @@ class VideoEncoder:
         self.frames += 1
 
     def close(self) -> None:
-        self._container.mux(self._stream.encode())
-        self._container.close()
+        """Finish the file; nothing more where it is finished."""
+        if not self._closed:
+            self._closed = True
+            self._container.mux(self._stream.encode())
+            self._container.close()
 
     def __enter__(self) -> VideoEncoder:
         return self
