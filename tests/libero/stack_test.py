@@ -85,6 +85,20 @@ def test_a_whole_episode_runs_by_itself_and_the_benchmark_runs_through_it(up, tm
     assert stack.process.returncode in (0, 130)
 
 
+def test_two_workers_run_on_stacks_of_their_own_and_a_second_run_repeats_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(random.randint(1, 99)))
+    args = evaluate.Args(through_ros=True, workers=2, trials=1, tasks=(0, 3), out=tmp_path)
+    assert evaluate.main(args) == 0
+    folder = tmp_path / "spatial_seed7_ros"
+    results = (folder / "results.jsonl").read_text()
+    assert sorted(json.loads(line)["task"] for line in results.splitlines()) == [0, 3]
+    assert json.loads((folder / "summary.json").read_text())["successes"] == 2
+    for number in range(args.workers):
+        assert "The task is solved" in (folder / f"stack_{number}.log").read_text()
+    assert evaluate.main(args) == 0
+    assert (folder / "results.jsonl").read_text() == results
+
+
 def test_pictures_and_commands_travel(up):
     """Rendered as policies see it; with the policy `hold` every command is to stand, the gripper open."""
     stack = up("policy:=hold")

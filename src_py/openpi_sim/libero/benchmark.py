@@ -7,8 +7,8 @@ import pathlib
 import queue
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Any
 
 Job = dict[str, int]
 Result = dict[str, Any]
@@ -36,61 +36,115 @@ class ResultLog:
         return [job for job in jobs if (job["task"], job["trial"]) not in done]
 
 
-def run_jobs(jobs: list[Job], command: list[str], *, workers: int, on_result: Callable[[Result], None]) -> None:
-    """Hands the jobs to `workers` processes of `command`, whole tasks at a time, and reports each result.
+class WorkerError(RuntimeError):
+    """A worker could not start; says why in its own words."""
 
-    A worker that dies answers its job with an error and is started again for the next task.
+
+def run_jobs(jobs: list[Job], commands: Sequence[list[str]], *, on_result: Callable[[Result], None]) -> None:
+    """Hands the jobs to one worker process of each command, whole tasks at a time, and reports each result.
+
+    A worker that dies answers its job with an error and is started again for the next task. Interrupted, all workers
+    end and no other is started.
 
     Args:
         jobs: what to run, see `openpi_sim.libero.worker`.
-        command: how a worker is started.
-        workers: how many run at once.
+        commands: how each worker is started.
         on_result: called from one thread at a time.
+
+    Raises:
+        WorkerError: a worker could not start.
     """
-    tasks: queue.SimpleQueue[list[Job]] = queue.SimpleQueue()
-    for task in sorted({job["task"] for job in jobs}):
-        tasks.put([job for job in jobs if job["task"] == task])
-    lock = threading.Lock()
-
-    def report(result: Result) -> None:
-        with lock:
-            on_result(result)
-
-    threads = [threading.Thread(target=_serve_tasks, args=(tasks, command, report)) for _ in range(workers)]
+    crew = _Crew(jobs, on_result)
+    threads = [threading.Thread(target=crew.serve, args=(command,)) for command in commands]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def _serve_tasks(tasks: "queue.SimpleQueue[list[Job]]", command: list[str], report: Callable[[Result], None]) -> None:
-    while True:
-        try:
-            jobs = tasks.get_nowait()
-        except queue.Empty:
-            return
-        with _started(command) as worker:
-            for job in jobs:
-                report(_ask(worker, job))
-
-
-@contextlib.contextmanager
-def _started(command: list[str]) -> "Iterator[subprocess.Popen[str]]":
-    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        yield worker
+        for thread in threads:
+            thread.join()
     finally:
-        with contextlib.suppress(BrokenPipeError):  # it died with a job in its pipe
-            worker.communicate()
+        crew.stop()
+    if crew.failure is not None:
+        raise crew.failure
+
+
+class _Crew:
+    """What the threads of all workers share.
+
+    Attributes:
+        failure: why a worker could not start.
+    """
+
+    def __init__(self, jobs: list[Job], on_result: Callable[[Result], None]) -> None:
+        self.failure: WorkerError | None = None
+        self._tasks: queue.SimpleQueue[list[Job]] = queue.SimpleQueue()
+        for task in sorted({job["task"] for job in jobs}):
+            self._tasks.put([job for job in jobs if job["task"] == task])
+        self._on_result = on_result
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._workers: list[subprocess.Popen[str]] = []
+
+    def serve(self, command: list[str]) -> None:
+        """Runs tasks on workers of this command until there are none left."""
+        with contextlib.suppress(queue.Empty):
+            while not self._stopped:
+                jobs = self._tasks.get_nowait()
+                try:
+                    with self._started(command) as worker:
+                        for job in jobs:
+                            self._report(_ask(worker, job))
+                except WorkerError as error:
+                    self.failure = error
+                    self.stop()
+
+    def stop(self) -> None:
+        """Ends all workers; their jobs stay without a result."""
+        with self._lock:
+            self._stopped = True
+            for worker in self._workers:
+                worker.terminate()
+
+    def _report(self, result: Result) -> None:
+        with self._lock:
+            if not self._stopped:
+                self._on_result(result)
+
+    @contextlib.contextmanager
+    def _started(self, command: list[str]) -> "Iterator[subprocess.Popen[str]]":
+        with self._lock:
+            worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            self._workers.append(worker)
+            if self._stopped:
+                worker.terminate()
+        try:
+            _await_start(worker)
+            yield worker
+        finally:
+            with contextlib.suppress(BrokenPipeError):  # it died with a job in its pipe
+                worker.communicate()
+            with self._lock:
+                self._workers.remove(worker)
+
+
+def _await_start(worker: "subprocess.Popen[str]") -> None:
+    """Takes a worker's first words. Raises WorkerError where it says that it cannot work."""
+    answer = _pipes(worker)[1].readline()  # none from one that died: then so do its jobs
+    if answer and "failed" in (words := json.loads(answer)):
+        raise WorkerError(words["failed"])
+
+
+def _pipes(worker: "subprocess.Popen[str]") -> tuple[IO[str], IO[str]]:
+    if worker.stdin is None or worker.stdout is None:
+        raise ValueError("The worker must be started with pipes for its input and output.")
+    return worker.stdin, worker.stdout
 
 
 def _ask(worker: "subprocess.Popen[str]", job: Job) -> Result:
-    if worker.stdin is None or worker.stdout is None:
-        raise ValueError("The worker must be started with pipes for its input and output.")
+    jobs, answers = _pipes(worker)
     try:
-        worker.stdin.write(json.dumps(job) + "\n")
-        worker.stdin.flush()
-        answer = worker.stdout.readline()
+        jobs.write(json.dumps(job) + "\n")
+        jobs.flush()
+        answer = answers.readline()
     except BrokenPipeError:
         answer = ""
     if not answer:

@@ -1,24 +1,30 @@
 import json
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
-from openpi_sim.libero.benchmark import ResultLog, run_jobs, summarise
+from openpi_sim.libero.benchmark import ResultLog, WorkerError, run_jobs, summarise
 
-# Stands in for a worker: succeeds on even trials, dies when told to run trial 13.
+# Stands in for a worker: succeeds on even trials, dies when told to run trial 13, and hangs on 99.
 FAKE_WORKER = """
-import json, sys
+import json, sys, time
+print('{"ready": true}', flush=True)
 for line in sys.stdin:
     job = json.loads(line)
     if job["trial"] == 13:
         sys.exit(3)
+    if job["trial"] == 99:
+        time.sleep(1000)
     print(json.dumps(job | {"success": job["trial"] % 2 == 0, "steps": 10 * job["trial"]}), flush=True)
 """
 
 
 def run_fake(jobs, workers):
     results = []
-    run_jobs(jobs, [sys.executable, "-c", FAKE_WORKER], workers=workers, on_result=results.append)
+    run_jobs(jobs, [[sys.executable, "-c", FAKE_WORKER]] * workers, on_result=results.append)
     return results
 
 
@@ -34,6 +40,38 @@ def test_a_dead_worker_fails_its_jobs_and_spares_the_next_task():
     assert "exit status 3" in results[0]["error"]
     assert "error" in results[1]
     assert results[2] == {"task": 1, "trial": 2, "success": True, "steps": 20}
+
+
+def test_a_worker_that_cannot_start_ends_the_run_with_its_words():
+    fails = [sys.executable, "-c", """print('{"failed": "There is no stack."}')"""]
+    hangs = [sys.executable, "-c", FAKE_WORKER]
+    jobs = [{"task": task, "trial": 99} for task in range(3)]
+    with pytest.raises(WorkerError, match=r"There is no stack\."):
+        run_jobs(jobs, [hangs, fails], on_result=pytest.fail)
+
+
+INTERRUPTED = """
+import sys
+from openpi_sim.libero.benchmark import run_jobs
+jobs = [{"task": task, "trial": trial} for task in range(3) for trial in (2, 99, 4)]
+run_jobs(jobs, [[sys.executable, "-c", sys.argv[1]]], on_result=lambda result: print(result, flush=True))
+"""
+
+
+def test_an_interrupted_run_ends_at_once_and_reports_nothing_more():
+    runner = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, FAKE_WORKER],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert "'trial': 2" in runner.stdout.readline()
+    time.sleep(0.2)  # it hangs in the next one
+    runner.send_signal(signal.SIGINT)
+    said, error = runner.communicate(timeout=30)
+    assert said == ""
+    assert "KeyboardInterrupt" in error
 
 
 def test_log_resumes_after_a_line_cut_short(tmp_path):

@@ -82,14 +82,25 @@ def test_jobs_are_answered_and_failures_filmed(monkeypatch, tmp_path, capfd):
     jobs = "".join(json.dumps({"task": 4, "trial": trial}) + "\n" for trial in range(3))
     monkeypatch.setattr("sys.stdin", io.StringIO(jobs))
     monkeypatch.setattr(worker.os, "dup2", lambda source, target: None)  # standard output stays the test's
-    worker.answer_jobs(lambda job: outcomes[job["trial"]], str(tmp_path))
-    failed, solved, lost = (json.loads(line) for line in capfd.readouterr().out.splitlines())
+    worker.answer_jobs(lambda: lambda job: outcomes[job["trial"]], str(tmp_path))
+    ready, failed, solved, lost = (json.loads(line) for line in capfd.readouterr().out.splitlines())
+    assert ready == {"ready": True}
     assert (failed["success"], failed["steps"], solved["success"], solved["video"]) == (False, 3, True, "")
     assert lost == {"task": 4, "trial": 2, "error": "KeyError: 2"}
     with av.open(failed["video"]) as video:
         assert video.streams.video[0].average_rate == 20
         assert [round(frame.to_ndarray(format="rgb24").mean(), -1) for frame in video.decode(video=0)] == [0, 80, 160]
     assert [path.name for path in tmp_path.iterdir()] == ["task04_trial00.mp4"]
+
+
+def test_a_worker_that_cannot_start_says_why_and_takes_no_job(monkeypatch, capfd):
+    def start():
+        raise ConnectionError("No policy server at ws://127.0.0.1:9.")
+
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"task": 0, "trial": 0}\n'))
+    monkeypatch.setattr(worker.os, "dup2", lambda source, target: None)
+    worker.answer_jobs(start, "")
+    assert json.loads(capfd.readouterr().out) == {"failed": "No policy server at ws://127.0.0.1:9."}
 
 
 class FakeEnv:

@@ -25,16 +25,24 @@ class Args:
     tasks: tuple[int, ...] = ()
     """Only these tasks of the suite; all of them when empty."""
     workers: int = 1
-    """Simulator processes at once; about one a core."""
+    """Episodes at once, each in a simulator of its own; about one a core."""
     render: bool | None = None
     """Render the cameras; by default only for a server, which needs them. Videos need it."""
     out: pathlib.Path = pathlib.Path("out/libero")
     """Gets <suite>/results.jsonl, summary.json and videos of failures."""
     through_ros: bool = False
-    """Run the episodes on the stack that is running (`openpi-up libero`), whose policy is asked: cameras, chunks and
-    commands over ROS. One worker; `--server` has no meaning."""
+    """Run the episodes through the stack: cameras, chunks and commands over ROS. With one worker and without --stack on
+    the stack that is running (`openpi-up libero`); else each worker starts one, in a ROS domain of its own."""
+    stack: tuple[str, ...] = ()
+    """With --through-ros: arguments of `openpi-up libero` for the stacks to start, such as policy:=remote
+    host:=192.168.1.20; without any they run the scripted expert."""
     namespace: str = ""
-    """With --through-ros: the stack's namespace."""
+    """With --through-ros: the namespace of the stack that is running."""
+
+    @property
+    def starts_stacks(self) -> bool:
+        """Whether each worker starts a stack, in place of the one that is running."""
+        return self.through_ros and (self.workers > 1 or bool(self.stack))
 
 
 def main(args: Args) -> int:
@@ -45,7 +53,7 @@ def main(args: Args) -> int:
     log = ResultLog(folder / "results.jsonl")
     tasks = args.tasks or range(find_suite(args.suite).tasks)
     jobs = [{"task": task, "trial": trial} for task in tasks for trial in range(args.trials)]
-    _run(log, jobs, _worker_command(args, folder), workers=args.workers)
+    _run(log, jobs, [_worker_command(args, folder, number) for number in range(args.workers)])
     chosen = {(job["task"], job["trial"]) for job in jobs}
     summary = summarise(result for result in log.results if (result["task"], result["trial"]) in chosen)
     (folder / "summary.json").write_text(json.dumps(_protocol(args) | summary, indent=1) + "\n", encoding="utf-8")
@@ -56,10 +64,9 @@ def main(args: Args) -> int:
 
 def _check(args: Args) -> None:
     libero_python()
-    if args.through_ros and (args.server or args.workers != 1):
-        raise ValueError("--through-ros runs one worker on the stack's own policy; leave --server and --workers out.")
-    if not args.server and not args.through_ros and args.suite != "spatial":
-        raise ValueError(f"The scripted expert knows the suite spatial, not {args.suite}; give --server HOST:PORT.")
+    if args.workers < 1:
+        raise ValueError(f"--workers is {args.workers}; it must be at least 1.")
+    _check_way(args)
     beyond = [task for task in args.tasks if not 0 <= task < find_suite(args.suite).tasks]
     if beyond:
         raise ValueError(f"Suite {args.suite} has tasks 0 to {find_suite(args.suite).tasks - 1}, not {beyond}.")
@@ -67,20 +74,44 @@ def _check(args: Args) -> None:
         raise ValueError(f"--server must be HOST:PORT, for example 127.0.0.1:8000, not {args.server!r}.")
 
 
+def _check_way(args: Args) -> None:
+    if args.through_ros and args.server:
+        raise ValueError("--through-ros asks the stack's own policy; leave --server out (--stack policy:=remote ...).")
+    if args.stack and not args.through_ros:
+        raise ValueError("--stack is for stacks that --through-ros starts; give both or neither.")
+    if args.namespace and (args.starts_stacks or not args.through_ros):
+        raise ValueError("--namespace finds the stack that is running; leave it out where none is used.")
+    by_expert = not any(word.startswith("policy:=") and word != "policy:=expert" for word in args.stack)
+    asks_stack = args.through_ros and not args.starts_stacks
+    if args.suite != "spatial" and by_expert and not args.server and not asks_stack:
+        raise ValueError(
+            f"The scripted expert knows the suite spatial, not {args.suite}; give --server HOST:PORT, or with "
+            "--through-ros --stack policy:=remote."
+        )
+
+
 def _way(args: Args) -> str:
     return "ros" if args.through_ros else "server" if args.server else "expert"
 
 
-def _worker_command(args: Args, folder: pathlib.Path) -> list[str]:
+def _worker_command(args: Args, folder: pathlib.Path, number: int) -> list[str]:
     common = ["--suite", args.suite, "--seed", str(args.seed), "--videos", str(folder / "videos")]
     if args.through_ros:
-        return [sys.executable, "-m", "openpi_ros.libero_worker", *common, "--namespace", args.namespace]
+        own = ["--namespace", args.namespace]
+        if args.starts_stacks:
+            own = ["--start-stack", str(folder / f"stack_{number}.log"), "--domain", str(_domain(number)), *args.stack]
+        return [sys.executable, "-m", "openpi_ros.libero_worker", *common, *own]
     render = bool(args.server) if args.render is None else args.render
     own = ["--server", args.server, "--render" if render else "--no-render"]
     return [str(libero_python()), "-m", "openpi_sim.libero.worker", *common, *own]
 
 
-def _run(log: ResultLog, jobs: list[dict[str, int]], command: list[str], *, workers: int) -> None:
+def _domain(number: int) -> int:
+    """One of the ROS domains after this shell's: 0 to 101 are free of the ports that Linux hands out."""
+    return (int(os.environ.get("ROS_DOMAIN_ID") or 0) + 1 + number) % 102
+
+
+def _run(log: ResultLog, jobs: list[dict[str, int]], commands: list[list[str]]) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     missing = log.missing(jobs)
@@ -95,13 +126,18 @@ def _run(log: ResultLog, jobs: list[dict[str, int]], command: list[str], *, work
                 print(f"task {result['task']} trial {result['trial']}: {result['error']}", file=sys.stderr)
             progress.advance(bar)
 
-        run_jobs(missing, command, workers=workers, on_result=on_result)
+        run_jobs(missing, commands, on_result=on_result)
 
 
 def _protocol(args: Args) -> dict[str, Any]:
     suite = find_suite(args.suite)
-    policy = "the running stack's" if args.through_ros else args.server or "scripted expert"
-    return {"suite": suite.benchmark, "policy": policy, "seed": args.seed, "max_steps": suite.max_steps}
+    return {"suite": suite.benchmark, "policy": _policy(args), "seed": args.seed, "max_steps": suite.max_steps}
+
+
+def _policy(args: Args) -> str:
+    if not args.through_ros:
+        return args.server or "scripted expert"
+    return " ".join(["openpi-up libero", *args.stack]) if args.starts_stacks else "the running stack's"
 
 
 def _print_table(args: Args, summary: dict[str, Any]) -> None:

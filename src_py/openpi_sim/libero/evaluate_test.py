@@ -12,6 +12,7 @@ from openpi_sim.libero.suites import CONTROL_HZ, REPLAN_STEPS, SETTLING_STEPS, S
 WORKER = """#!{python}
 import json, pathlib, sys
 pathlib.Path("{log}").write_text(json.dumps(sys.argv[1:]))
+print('{{"ready": true}}', flush=True)
 for line in sys.stdin:
     job = json.loads(line)
     end = {{"error": "lost"}} if job == {{"task": 1, "trial": 1}} else {{"success": job["task"] == 0, "steps": 50}}
@@ -72,14 +73,43 @@ def test_workers_are_told_what_to_run(worker, tmp_path, change, expected):
     assert arguments[arguments.index("--seed") + 1] == "3"
 
 
+def test_workers_through_ros_start_a_stack_each_in_a_domain_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", "100")
+    args = evaluate.Args(through_ros=True, workers=3, suite="goal", stack=("policy:=remote", "port:=9000"))
+    commands = [evaluate._worker_command(args, tmp_path, number) for number in range(args.workers)]
+    options = [libero_worker_options(command) for command in commands]
+    assert [option["--domain"] for option in options] == ["101", "0", "1"]
+    assert len({option["--start-stack"] for option in options}) == 3
+    assert all(command[-2:] == ["policy:=remote", "port:=9000"] for command in commands)
+    assert "--namespace" not in options[0]
+
+
+def test_one_worker_through_ros_takes_the_stack_that_is_running(tmp_path):
+    command = evaluate._worker_command(evaluate.Args(through_ros=True, namespace="left"), tmp_path, 0)
+    options = libero_worker_options(command)
+    assert options["--namespace"] == "left"
+    assert "--start-stack" not in options
+
+
+def libero_worker_options(command: list[str]) -> dict[str, str]:
+    at = command.index("openpi_ros.libero_worker") + 1
+    words = [word for word in command[at:] if ":=" not in word]
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"suite": "goal"}, "scripted expert knows"),
         ({"tasks": (10,)}, "tasks 0 to 9"),
         ({"server": "robot"}, "HOST:PORT"),
-        ({"through_ros": True, "workers": 2}, "--through-ros runs one worker"),
-        ({"through_ros": True, "server": "host:9"}, "--through-ros runs one worker"),
+        ({"workers": 0}, "--workers is 0"),
+        ({"through_ros": True, "server": "host:9"}, "leave --server out"),
+        ({"through_ros": True, "workers": 2, "suite": "goal"}, "scripted expert knows"),
+        ({"through_ros": True, "stack": ("policy:=expert",), "suite": "10"}, "scripted expert knows"),
+        ({"through_ros": True, "workers": 2, "namespace": "left"}, "--namespace finds the stack"),
+        ({"namespace": "left"}, "--namespace finds the stack"),
+        ({"stack": ("policy:=remote",)}, "give both or neither"),
     ],
 )
 def test_bad_arguments_are_sentences(worker, change, message):

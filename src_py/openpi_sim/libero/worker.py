@@ -1,7 +1,8 @@
 """A process of the LIBERO environment that runs the episodes it is told to.
 
-Reads one JSON job a line from standard input, {"task": 0, "trial": 3}, and answers each with one JSON line on standard
-output: {"task", "trial", "success", "steps", "seconds", "video"}, or {"task", "trial", "error"}. Ends at end of input.
+Says on standard output whether it can work, {"ready": true} or {"failed": "why not"}. Then reads one JSON job a line
+from standard input, {"task": 0, "trial": 3}, and answers each with one JSON line: {"task", "trial", "success", "steps",
+"seconds", "video"}, or {"task", "trial", "error"}. Ends at end of input.
 """
 
 import argparse
@@ -44,17 +45,23 @@ class Worker:
         return self._world
 
 
-def answer_jobs(run: Callable[[Job], Outcome], videos: str) -> None:
+def answer_jobs(start: Callable[[], Callable[[Job], Outcome]], videos: str) -> None:
     """Answers jobs until the input ends; any failure becomes an answer, so that it does not end a benchmark.
 
     LIBERO and robosuite print: their words go to standard error, so that the answers stay readable.
 
     Args:
-        run: runs one.
+        start: makes what runs one; its failure is told, and nothing else is.
         videos: folder for videos of failed episodes; empty: none.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    try:
+        run = start()
+    except Exception as error:
+        print(json.dumps({"failed": str(error) or type(error).__name__}), file=answers, flush=True)
+        return
+    print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         print(json.dumps(_answer(run, json.loads(line), videos)), file=answers, flush=True)
 
@@ -116,7 +123,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Answers jobs until the input ends."""
     options = parse()
-    answer_jobs(Worker(options).run, options.videos)
+    answer_jobs(lambda: Worker(options).run, options.videos)
 
 
 if __name__ == "__main__":

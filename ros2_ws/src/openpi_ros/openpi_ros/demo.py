@@ -1,14 +1,11 @@
 """`make demo`: the simulated ALOHA through the whole stack, in separate processes over real DDS, with a report."""
 
 import argparse
-import contextlib
 import os
 import random
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from openpi_msgs.msg import ExecutorState
@@ -18,6 +15,7 @@ from rich.table import Table
 
 from openpi_ros.commander import CommandError, PolicyCommander
 from openpi_ros.episode_log import Episode, EpisodeLog
+from openpi_ros.own_stack import OwnStack, StackEnded, running_stack
 from openpi_ros.report import write_report
 from openpi_runtime.modes import Mode
 from openpi_runtime.robots import load_robot
@@ -25,7 +23,6 @@ from openpi_runtime.robots import load_robot
 EPISODE_S = 10.0  # simulated: the expert's script takes 8.4 s
 SETTLED_S = 1.5  # a success that lasts so long, with the giving hand off the cube, ends the episode
 POLICIES = ("expert", "local", "hold")
-_STOP_TIMEOUT_S = 15.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,14 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 100)))  # beside other robots and demos
     console = Console()
     try:
-        with _stack(args.policy, out / "stack.log") as stack:
+        with running_stack(["aloha", "sim:=true", f"policy:={args.policy}"], out / "stack.log") as stack:
             episodes, state = _run(args, stack, console)
     except KeyboardInterrupt:
         console.print("demo: stopped; everything it started has ended.")
         return 130
     except (CommandError, StackEnded) as error:
-        console.print(f"demo: {error}\nThe nodes' output is in {out / 'stack.log'}; its end:", style="bold")
-        console.print("".join(_tail(out / "stack.log")), markup=False, highlight=False)
+        console.print(f"demo: {error}\nThe nodes' output is in {stack.log}; its end:", style="bold")
+        console.print(stack.tail(), markup=False, highlight=False)
         return 1
     summary = write_report(out, load_robot("aloha"), args.policy, episodes, state)
     console.print(
@@ -54,13 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class StackEnded(RuntimeError):
-    """The stack ended by itself."""
-
-
-def _run(
-    args: argparse.Namespace, stack: "subprocess.Popen[bytes]", console: Console
-) -> tuple[list[Episode], ExecutorState | None]:
+def _run(args: argparse.Namespace, stack: OwnStack, console: Console) -> tuple[list[Episode], ExecutorState | None]:
     robot = load_robot("aloha")
     with PolicyCommander(use_sim_time=True) as commander:
         log = EpisodeLog(commander.node, robot, video=True)
@@ -71,31 +62,21 @@ def _run(
         return episodes, log.state
 
 
-def _bring_up(commander: PolicyCommander, log: EpisodeLog, stack: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 120.0
-    while True:
-        _check(stack)
-        try:
-            commander.bring_up(timeout=5.0)
-            break
-        except CommandError:
-            if time.monotonic() > deadline:
-                raise
+def _bring_up(commander: PolicyCommander, log: EpisodeLog, stack: OwnStack) -> None:
+    stack.bring_up(commander, 120.0)
     # A chunk needs a policy, and a local one compiles first.
-    commander.wait_for(lambda: stack.poll() is not None or commander.now() > 0, 30.0, "a tick of /clock")
-    _check(stack)
+    commander.wait_for(lambda: stack.ended or commander.now() > 0, 30.0, "a tick of /clock")
+    stack.check()
 
 
-def _run_episode(
-    commander: PolicyCommander, log: EpisodeLog, stack: "subprocess.Popen[bytes]", live: Live, seed: int
-) -> Episode:
+def _run_episode(commander: PolicyCommander, log: EpisodeLog, stack: OwnStack, live: Live, seed: int) -> Episode:
     commander.reset_simulation(seed)
     episode = log.begin(seed)
     since: float | None = None
 
     def over() -> bool:
         nonlocal since
-        _check(stack)
+        stack.check()
         live.update(_status(episode, log))
         since = (since or commander.now()) if log.success else None
         return since is not None and commander.now() - since > SETTLED_S
@@ -130,38 +111,8 @@ def _status(episode: Episode, log: EpisodeLog) -> Table:
     return table
 
 
-@contextlib.contextmanager
-def _stack(policy: str, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
-    """The ALOHA stack as processes of their own; all of them have ended when this ends."""
-    command = [sys.executable, "-m", "openpi_bringup.up", "aloha", "sim:=true", f"policy:={policy}"]
-    with log.open("wb") as file:
-        stack = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-        try:
-            yield stack
-        finally:
-            _stop(stack)
-
-
-def _stop(stack: "subprocess.Popen[bytes]") -> None:
-    if stack.poll() is None:
-        stack.send_signal(signal.SIGINT)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        stack.wait(_STOP_TIMEOUT_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(stack.pid, signal.SIGKILL)
-
-
-def _check(stack: "subprocess.Popen[bytes]") -> None:
-    if stack.poll() is not None:
-        raise StackEnded(f"the stack ended by itself, with exit status {stack.returncode}.")
-
-
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _tail(path: Path, lines: int = 15) -> list[str]:
-    return path.read_text(errors="replace").splitlines(keepends=True)[-lines:]
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,12 +1,18 @@
-"""Runs the LIBERO episodes it is told to on the stack that is running: `openpi eval libero --through-ros`.
+"""Runs the LIBERO episodes it is told to on a stack, the one that is running or one of its own.
 
-Speaks as `openpi_sim.libero.worker` does: one JSON job a line in, one JSON answer a line out.
+`openpi eval libero --through-ros` starts it. Speaks as `openpi_sim.libero.worker` does: one JSON job a line in, one
+JSON answer a line out.
 """
 
 import argparse
 import contextlib
 import functools
+import os
+import signal
+import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from sensor_msgs.msg import Image
@@ -15,6 +21,7 @@ from std_msgs.msg import Bool, String
 from openpi_ros import qos
 from openpi_ros.commander import CommandError, PolicyCommander
 from openpi_ros.conversions import image_array
+from openpi_ros.own_stack import StackEnded, running_stack
 from openpi_runtime.modes import Mode
 from openpi_sim.libero.benchmark import Job
 from openpi_sim.libero.episode import Outcome
@@ -22,15 +29,24 @@ from openpi_sim.libero.suites import find_suite
 from openpi_sim.libero.worker import answer_jobs
 
 SIMULATOR = "libero_sim_node"
-_LOADING_S = 150.0  # wall time of a reset that loads a task
+_LOADING_S = 150.0  # wall time in which a stack comes up, or a reset loads a task
+_FINDING_S = 30.0  # wall time in which the stack that is running is found
 _STEP_S = 30.0  # wall time within which a step must come, however slow the machine
 
 
 class StackEpisodes:
     """Resets the stack's simulator, lets its executor run, and counts the steps until success or the suite's limit."""
 
-    def __init__(self, suite: str, *, seed: int, videos: bool, namespace: str = "") -> None:
-        """Connects to the stack. Raises CommandError if it is not there."""
+    def __init__(
+        self,
+        suite: str,
+        *,
+        seed: int,
+        videos: bool,
+        namespace: str = "",
+        bring_up: Callable[[PolicyCommander], None] = lambda robot: robot.bring_up(_FINDING_S),
+    ) -> None:
+        """Connects to the stack. Raises what `bring_up` does if it is not there."""
         self._suite, self._seed = suite, seed
         self._max_steps = find_suite(suite).max_steps
         self._robot = PolicyCommander(namespace, use_sim_time=True, timeout=_LOADING_S)
@@ -44,7 +60,7 @@ class StackEpisodes:
         node.create_subscription(String, "sim/instruction", self._on_instruction, qos.LATCHED)
         if videos:
             node.create_subscription(Image, "agentview/image_raw", self._on_image, qos.SENSOR)
-        self._robot.bring_up(_LOADING_S)
+        bring_up(self._robot)
 
     def run(self, job: Job) -> Outcome:
         """Runs one trial of one task.
@@ -113,17 +129,44 @@ class StackEpisodes:
                 self._frames.append(image_array(message).copy())
 
 
-def main() -> None:
-    """Answers jobs until the input ends."""
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", required=True)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--videos", default="", help="folder for videos of failed episodes")
-    parser.add_argument("--namespace", default="")
-    options = parser.parse_args()
-    stack = StackEpisodes(options.suite, seed=options.seed, videos=bool(options.videos), namespace=options.namespace)
-    with contextlib.closing(stack):
-        answer_jobs(stack.run, options.videos)
+    parser.add_argument("--namespace", default="", help="of the stack that is running")
+    parser.add_argument("--start-stack", type=Path, metavar="LOG", help="start a stack, whose words go to this file")
+    parser.add_argument("--domain", help="ROS domain of the stack that is started")
+    parser.add_argument("stack", nargs="*", help="arguments of the stack that is started: name:=value")
+    return parser.parse_args(arguments)
+
+
+def connect(options: argparse.Namespace, resources: contextlib.ExitStack) -> StackEpisodes:
+    """The stack that is running, or one that is started, which ends with the resources.
+
+    Raises:
+        CommandError: it is not there, or does not come up.
+    """
+    make = functools.partial(StackEpisodes, options.suite, seed=options.seed, videos=bool(options.videos))
+    if options.start_stack is None:
+        return resources.enter_context(contextlib.closing(make(namespace=options.namespace)))
+    os.environ["ROS_DOMAIN_ID"] = options.domain
+    words = ["libero", f"suite:={options.suite}", *options.stack]
+    stack = resources.enter_context(running_stack(words, options.start_stack))
+    try:
+        episodes = make(bring_up=lambda robot: stack.bring_up(robot, _LOADING_S))
+    except (CommandError, StackEnded) as error:
+        raise CommandError(f"{error} The end of {stack.log}:\n{stack.tail()}") from error
+    return resources.enter_context(contextlib.closing(episodes))
+
+
+def main() -> None:
+    """Answers jobs until the input ends."""
+    options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that a stack of its own ends with it
+    with contextlib.ExitStack() as resources:
+        answer_jobs(lambda: connect(options, resources).run, options.videos)
 
 
 if __name__ == "__main__":

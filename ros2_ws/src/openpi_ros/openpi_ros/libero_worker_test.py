@@ -1,5 +1,8 @@
 """Episodes on a running stack, the stack played by a stand-in for the commander."""
 
+import contextlib
+import os
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +11,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2: source setup/env.sh")
 pytest.importorskip("openpi_msgs.msg", reason="needs the built workspace: make setup")
 
 import numpy as np
+import psutil
 from std_msgs.msg import Bool, String
 
 from openpi_ros import libero_worker
@@ -93,3 +97,69 @@ def test_an_executor_that_needs_a_reset_ends_the_episode(stack):
     outcome = stack.run({"task": 0, "trial": 0})
     assert not outcome.success
     assert outcome.steps <= HOLD_AT
+
+
+STACK = """
+import os, sys, time
+print(sys.argv[1:], os.environ["ROS_DOMAIN_ID"], flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.fixture
+def stack_program(monkeypatch, tmp_path):
+    """Stands in for `openpi-up`."""
+    (tmp_path / "openpi_bringup").mkdir()
+    (tmp_path / "openpi_bringup/__init__.py").touch()
+    (tmp_path / "openpi_bringup/up.py").write_text(STACK)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("ROS_DOMAIN_ID", "7")  # restored at the end
+
+
+class WaitingRobot(FakeRobot):
+    """The nodes of a stack that does not come up."""
+
+    def bring_up(self, timeout):
+        raise CommandError("There is no node chunk_executor_node.")
+
+    def close(self):
+        self.calls.append("close")
+
+
+def options(tmp_path, *words):
+    return libero_worker.parse(
+        ["--suite", "goal", "--start-stack", str(tmp_path / "stack.log"), "--domain", "42", *words]
+    )
+
+
+def test_a_stack_of_its_own_runs_in_its_domain_and_ends_with_the_worker(monkeypatch, tmp_path, stack_program):
+    monkeypatch.setattr(libero_worker, "PolicyCommander", UpRobot)
+    monkeypatch.setattr(UpRobot, "log", tmp_path / "stack.log")
+    with contextlib.ExitStack() as resources:
+        libero_worker.connect(options(tmp_path, "policy:=remote", "port:=9000"), resources)
+        (process,) = [child for child in psutil.Process().children() if "openpi_bringup.up" in child.cmdline()]
+    assert not process.is_running()
+    said = (tmp_path / "stack.log").read_text()
+    assert said.startswith("['libero', 'suite:=goal', 'policy:=remote', 'port:=9000'] 42\n")
+    assert said.endswith("KeyboardInterrupt\n"), "ended as by Ctrl-C, so that its nodes end too"
+
+
+class UpRobot(FakeRobot):
+    """There once the stack has begun."""
+
+    log = None
+
+    def bring_up(self, timeout):
+        if not self.log.read_text():
+            time.sleep(0.05)
+            raise CommandError("not yet")
+
+    def close(self):
+        pass
+
+
+def test_a_stack_that_ends_is_quoted(monkeypatch, tmp_path):
+    monkeypatch.setattr(libero_worker, "PolicyCommander", WaitingRobot)
+    said = r"(?s)ended by itself.*policy:='broken' must be one of"
+    with contextlib.ExitStack() as resources, pytest.raises(CommandError, match=said):
+        libero_worker.connect(options(tmp_path, "policy:=broken"), resources)
