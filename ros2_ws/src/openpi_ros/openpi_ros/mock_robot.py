@@ -13,6 +13,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from openpi_ros import qos
 from openpi_ros.conversions import image_message, joint_state_message
+from openpi_runtime.grippers import Gripper
 from openpi_runtime.robots import Group, RobotSpec
 from openpi_runtime.safety import Vector
 
@@ -81,8 +82,8 @@ class MockRobot:
 
         def take(values: Vector) -> None:
             self.received.append(Received(time.monotonic(), group.name, values))
-            if values.shape == (len(columns),):
-                self.position[columns] = values
+            if values.ndim == 1 and len(values) <= len(columns):  # the gripper may be commanded apart
+                self.position[columns[: len(values)]] = values
 
         def on_trajectory(message: JointTrajectory) -> None:
             take(np.array(message.points[-1].positions))
@@ -96,3 +97,12 @@ class MockRobot:
         if "forward" in group.controllers:
             topic = group.controllers["forward"]["topic"]
             self._node.create_subscription(Float64MultiArray, topic, on_forward, qos.COMMAND)
+        if group.gripper is not None and group.gripper.channel is not None:
+            self._obey_gripper(group.gripper, group.gripper.channel.topic, columns[-1])
+
+    def _obey_gripper(self, gripper: Gripper, topic: str, column: int) -> None:
+        def on_command(message: Float64MultiArray) -> None:
+            opening = gripper.calibration.joint.fraction(message.data[0])
+            self.position[column] = self._robot.gripper_convention.at(opening)
+
+        self._node.create_subscription(Float64MultiArray, topic, on_command, qos.COMMAND)
