@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol, SupportsIndex, TypeVar
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, SupportsIndex, TypeVar
 
 import absl.flags
 import grain.python as grain
+import jax
 import numpy as np
 
-from openpi.training.datasets.errors import BadSampleError
+from openpi.training.datasets.errors import BadSampleError, OnBad
 
 T = TypeVar("T")
-OnBad = Literal["raise", "skip"]
+Item = TypeVar("Item")
 # Batches kept ready by each worker, or by the background thread where there are no workers.
 _BATCHES_AHEAD = 2
 _ENDLESS = 1 << 40
@@ -41,7 +43,8 @@ class Share:
     index: int = 0
     count: int = 1
 
-    def of(self, batch: np.ndarray) -> np.ndarray:
+    def of(self, batch: Sequence[T]) -> Sequence[T]:
+        """This process's part of a global batch."""
         size = len(batch) // self.count
         return batch[self.index * size : (self.index + 1) * size]
 
@@ -85,7 +88,7 @@ class _LoadBatch:
     on_bad: OnBad
 
     def __call__(self, number: int) -> dict[str, Any]:
-        loaded = [self._sample(int(index)) for index in self.share.of(np.asarray(self.indices[number]))]
+        loaded = [self._sample(index) for index in self.share.of(np.asarray(self.indices[number]).tolist())]
         return {"data": stack([sample for sample, _ in loaded]), "skipped": sum(skipped for _, skipped in loaded)}
 
     def _sample(self, index: int) -> tuple[Any, int]:
@@ -145,12 +148,43 @@ def closing(stream: Iterator[T]) -> Iterator[Iterator[T]]:
             close()
 
 
+def made(make: Callable[[Item], T], items: Sequence[Item], on_bad: OnBad) -> tuple[list[T], int]:
+    """`make(item)` of every item. With "skip", what a bad one would have been is replaced by what good ones gave.
+
+    Returns:
+        The results, and how many of them were replaced.
+
+    Raises:
+        BadSampleError: an item is bad, or with "skip" all are.
+    """
+    results: list[T | BadSampleError] = []
+    for item in items:
+        try:
+            results.append(make(item))
+        except BadSampleError as error:
+            if on_bad == "raise":
+                raise
+            results.append(error)
+    good = [result for result in results if not isinstance(result, BadSampleError)]
+    bad = [result for result in results if isinstance(result, BadSampleError)]
+    if bad and not good:
+        raise bad[0]
+    spare = itertools.cycle(good)
+    return [next(spare) if isinstance(result, BadSampleError) else result for result in results], len(bad)
+
+
 def stack(samples: Sequence[Any]) -> Any:
     """Equal nested dicts as one with arrays [len(samples), ...]; text becomes an array of str."""
     first = samples[0]
     if isinstance(first, dict):
         return {key: stack([sample[key] for sample in samples]) for key in first}
     return np.stack([np.asarray(sample) for sample in samples])
+
+
+def unstack(batch: Any) -> list[Any]:
+    """The samples of a batch: the inverse of `stack`."""
+    size = len(jax.tree.leaves(batch)[0])
+    return [jax.tree.map(lambda array, i=i: array[i], batch) for i in range(size)]
 
 
 def numeric(tree: Any) -> Any:

@@ -103,6 +103,12 @@ def get_config(config_name: str) -> TrainConfig:
     return _CONFIGS[config_name]
 
 
+def command_name(config: TrainConfig) -> str:
+    """What a command line calls this config: its name, or for one of a file `path/to/file.py:name`."""
+    files = [path for path, names in _loaded.items() if config.name in names and path.endswith(".py")]
+    return f"{files[0]}:{config.name}" if files else config.name
+
+
 def cli(*, args: Sequence[str] | None = None, prog: str | None = None) -> TrainConfig:
     """The config that a command line names, with the fields changed that its options set.
 

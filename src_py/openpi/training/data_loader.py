@@ -7,6 +7,7 @@ stands for random access, the loading itself is done by `grain` and needs no tor
 from __future__ import annotations
 
 import logging
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, SupportsIndex, TypeVar, runtime_checkable
 
@@ -16,11 +17,13 @@ from openpi import transforms as _transforms
 from openpi.models import model as _model
 from openpi.training import batching
 from openpi.training import config as _config
-from openpi.training.datasets import BadSampleError, LeRobotDataset, Metadata, load_metadata
+from openpi.training.datasets import LeRobotDataset, load_metadata
 from openpi.training.datasets import droid as _droid
+from openpi.training.datasets.errors import OnBad
 from openpi.training.datasets.fake import FakeDataset
-from openpi.training.datasets.reader import OnBad
+from openpi.training.datasets.own import OwnDataset
 from openpi.training.loaders import DataLoaderImpl, RLDSDataLoader, TorchDataLoader
+from openpi.training.transformed import CheckVectors, IterableTransformedDataset, KeptDataset, TransformedDataset
 
 __all__ = [
     "DataLoader",
@@ -76,93 +79,6 @@ class DataLoader(Protocol[T_co]):
     def __iter__(self) -> Iterator[T_co]: ...
 
 
-class TransformedDataset(Dataset[Any]):
-    """Applies transforms to each sample as it is read.
-
-    Raises:
-        BadSampleError: a transform failed; names dataset, episode and frame where the sample has them.
-    """
-
-    def __init__(self, dataset: Dataset, transforms: Sequence[_transforms.DataTransformFn]) -> None:
-        self.dataset = dataset
-        self._transform = _transforms.compose(transforms)
-
-    def __getitem__(self, index: SupportsIndex) -> Any:
-        sample = self.dataset[index]
-        try:
-            return self._transform(sample)
-        except BadSampleError:
-            raise
-        except (KeyError, ValueError, TypeError) as error:
-            located = _locate(self.dataset, index, error)
-            if located is None:
-                raise
-            raise located from error
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-
-class IterableTransformedDataset(IterableDataset[Any]):
-    """Applies transforms to a stream of samples; batches are taken apart for it, since transforms take one sample."""
-
-    def __init__(
-        self,
-        dataset: IterableDataset,
-        transforms: Sequence[_transforms.DataTransformFn],
-        *,
-        is_batched: bool = False,
-    ) -> None:
-        self.dataset = dataset
-        self._transform = _transforms.compose(transforms)
-        self._is_batched = is_batched
-
-    def __iter__(self) -> Iterator[Any]:
-        for item in self.dataset:
-            if self._is_batched:
-                size = len(jax.tree.leaves(item)[0])
-                samples = [jax.tree.map(lambda x, i=i: x[i], item) for i in range(size)]
-                yield batching.stack([self._transform(sample) for sample in samples])
-            else:
-                yield self._transform(item)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-
-class KeptDataset(Dataset[Any]):
-    """Makes each sample once and keeps it."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-        self._kept: dict[int, Any] = {}
-
-    def __getitem__(self, index: SupportsIndex) -> Any:
-        position = int(index)
-        if position not in self._kept:
-            self._kept[position] = self._dataset[position]
-        return self._kept[position]
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-
-def source_of(dataset: Any) -> Any:
-    """The dataset that transforms were put around."""
-    while isinstance(dataset, TransformedDataset):
-        dataset = dataset.dataset
-    return dataset
-
-
-def _locate(dataset: Dataset, index: SupportsIndex, error: Exception) -> BadSampleError | None:
-    source = source_of(dataset)
-    if not isinstance(source, LeRobotDataset):
-        return None
-    episode, frame = source.locate(index)
-    reason = f"a transform failed: {error}" if str(error) else f"a transform failed: {error!r}"
-    return BadSampleError(source.meta.name, episode.index, frame, reason)
-
-
 def create_torch_dataset(
     data_config: _config.DataConfig,
     action_horizon: int,
@@ -197,7 +113,7 @@ def create_torch_dataset(
         delta_timestamps={
             key: [step / meta.fps for step in range(action_horizon)] for key in data_config.action_sequence_keys
         },
-        image_keys=_used_cameras(data_config, meta) if decode_images else (),
+        image_keys=_used_cameras(data_config, meta.cameras) if decode_images else (),
         on_bad=on_bad,
     )
     if data_config.prompt_from_task:
@@ -205,19 +121,31 @@ def create_torch_dataset(
     return dataset
 
 
-def _used_cameras(data_config: _config.DataConfig, meta: Metadata) -> tuple[str, ...] | None:
-    """The cameras that the repack transforms name; None, all of them, where nothing is repacked."""
+def own_dataset(dataset: Dataset, data_config: _config.DataConfig) -> Dataset:
+    """A user's dataset with what the config uses of it checked."""
+    return dataset if isinstance(dataset, LeRobotDataset) else OwnDataset(dataset, _used_keys(data_config))
+
+
+def _used_keys(data_config: _config.DataConfig) -> set[str] | None:
+    """The entries of a sample that the repack transforms name; None, all of them, where nothing is repacked."""
     repack = [t for t in data_config.repack_transforms.inputs if isinstance(t, _transforms.RepackTransform)]
-    if not repack:
-        return None
-    named = {name for transform in repack for name in jax.tree.leaves(transform.structure)}
-    return tuple(key for key, feature in meta.features.items() if feature.is_image and key in named)
+    return {name for transform in repack for name in jax.tree.leaves(transform.structure)} if repack else None
+
+
+def _used_cameras(data_config: _config.DataConfig, cameras: Sequence[str]) -> tuple[str, ...] | None:
+    used = _used_keys(data_config)
+    return None if used is None else tuple(key for key in cameras if key in used)
 
 
 def create_rlds_dataset(
-    data_config: _config.DataConfig, action_horizon: int, batch_size: int, *, shuffle: bool = False
-) -> IterableDataset:
-    """Batches of DROID (or alike) in RLDS format; needs `tensorflow-datasets`."""
+    data_config: _config.DataConfig, action_horizon: int, batch_size: int, *, shuffle: bool = False, **options: Any
+) -> _droid.DroidRldsDataset:
+    """Batches of DROID (or alike) in RLDS format; needs `tensorflow-datasets`.
+
+    Args:
+        shuffle: an endless stream that mixes the datasets, instead of one pass over one after the other.
+        options: as for `DroidRldsDataset`: `seed`, `start_batch`, `share`, `on_bad`, `decode_images`.
+    """
     if data_config.rlds_data_dir is None or data_config.action_space is None:
         raise ValueError("An RLDS data config needs rlds_data_dir and action_space.")
     return _droid.DroidRldsDataset(
@@ -227,6 +155,7 @@ def create_rlds_dataset(
         action_chunk_size=action_horizon,
         action_space=data_config.action_space,
         shuffle=shuffle,
+        **options,
     )
 
 
@@ -235,13 +164,14 @@ def _input_transforms(data_config: _config.DataConfig, skip_norm_stats: bool) ->
     if data_config.repo_id != "fake" and not skip_norm_stats:
         if data_config.norm_stats is None:
             raise ValueError(
-                f"There are no normalisation statistics for {data_config.asset_id or data_config.repo_id!r}. Make "
-                f"them with `openpi norm-stats CONFIG`, or pass skip_norm_stats=True where raw values are wanted."
+                f"There are no normalisation statistics for {data_config.asset_id or data_config.repo_id!r}. Make them "
+                "with `openpi norm-stats` for the config, or pass skip_norm_stats=True where raw values are wanted."
             )
         norm_stats = data_config.norm_stats
     return [
         *data_config.repack_transforms.inputs,
         *data_config.data_transforms.inputs,
+        CheckVectors(),
         _transforms.Normalize(norm_stats, use_quantiles=data_config.use_quantile_norm),
         *data_config.model_transforms.inputs,
     ]
@@ -264,9 +194,11 @@ def transform_iterable_dataset(
     *,
     skip_norm_stats: bool = False,
     is_batched: bool = False,
+    on_bad: OnBad = "raise",
 ) -> IterableTransformedDataset:
     """As `transform_dataset`, for a stream."""
-    return IterableTransformedDataset(dataset, _input_transforms(data_config, skip_norm_stats), is_batched=is_batched)
+    transforms = _input_transforms(data_config, skip_norm_stats)
+    return IterableTransformedDataset(dataset, transforms, is_batched=is_batched, on_bad=on_bad)
 
 
 def create_data_loader(
@@ -281,7 +213,8 @@ def create_data_loader(
     episodes: Sequence[int] | None = None,
     on_bad: OnBad = "raise",
     start_batch: int = 0,
-) -> DataLoader[tuple[_model.Observation, _model.Actions]]:
+    skipped: int = 0,
+) -> DataLoaderImpl:
     """Batches of (Observation, actions) for a training config.
 
     Args:
@@ -293,10 +226,17 @@ def create_data_loader(
         dataset: a dataset of one's own, instead of `repo_id`; it goes through the config's transforms.
         episodes: use only these of a LeRobot dataset.
         on_bad: "raise" at the first bad sample, or "skip" to the next good one (counted).
-        start_batch: number of the first batch, for resuming.
+        start_batch: number of the first batch, for resuming. RLDS data are read up to there again, undecoded.
+        skipped: bad samples skipped before that batch.
+
+    Raises:
+        ValueError: there are no normalisation statistics and `skip_norm_stats` is off; names the command to run.
+        DatasetError: the dataset is not there or does not fit the config.
     """
     data_config = config.data.create(config.assets_dirs, config.model)
     logger.debug("Data config: %s", data_config)
+    if data_config.norm_stats is None and data_config.repo_id != "fake" and not skip_norm_stats:
+        raise ValueError(_missing_statistics(config, data_config))
     common: dict[str, Any] = {
         "action_horizon": config.model.action_horizon,
         "batch_size": config.batch_size,
@@ -305,6 +245,10 @@ def create_data_loader(
         "num_batches": num_batches,
         "skip_norm_stats": skip_norm_stats,
         "framework": framework,
+        "seed": config.seed,
+        "on_bad": on_bad,
+        "start_batch": start_batch,
+        "skipped": skipped,
     }
     if data_config.rlds_data_dir is not None:
         return create_rlds_data_loader(data_config, **common)
@@ -313,12 +257,23 @@ def create_data_loader(
         config.model,
         **common,
         num_workers=config.num_workers,
-        seed=config.seed,
         dataset=dataset,
         episodes=episodes,
-        on_bad=on_bad,
-        start_batch=start_batch,
         keep_in_memory=config.loop.keep_in_memory,
+    )
+
+
+def _missing_statistics(config: _config.TrainConfig, data_config: _config.DataConfig) -> str:
+    """Names the command with the paths that `openpi train` was given."""
+    folder = str(config.data.assets.assets_dir or config.assets_dirs).rstrip("/")
+    command = f"openpi norm-stats {_config.command_name(config)}"
+    if pathlib.Path(str(data_config.repo_id)).is_dir():
+        command += f" --input-path {data_config.repo_id}"
+    if config.data.assets.assets_dir is not None and "://" not in folder and folder.endswith("/assets"):
+        command += f" --output-path {folder.removesuffix('/assets')}"
+    return (
+        f"There are no normalisation statistics in {folder}/{data_config.asset_id}. Make them with `{command}`, or "
+        "pass skip_norm_stats=True where raw values are wanted."
     )
 
 
@@ -339,8 +294,9 @@ def create_torch_data_loader(
     episodes: Sequence[int] | None = None,
     on_bad: OnBad = "raise",
     start_batch: int = 0,
+    skipped: int = 0,
     keep_in_memory: bool = False,
-) -> DataLoader[tuple[_model.Observation, _model.Actions]]:
+) -> DataLoaderImpl:
     """As `create_data_loader`, from the parts; `batch_size` is that of all processes together.
 
     Args:
@@ -348,6 +304,8 @@ def create_torch_data_loader(
     """
     if dataset is None:
         dataset = create_torch_dataset(data_config, action_horizon, model_config, episodes=episodes, on_bad=on_bad)
+    else:
+        dataset = own_dataset(dataset, data_config)
     dataset = transform_dataset(dataset, data_config, skip_norm_stats=skip_norm_stats)
     if keep_in_memory:
         dataset = KeptDataset(dataset)
@@ -363,7 +321,7 @@ def create_torch_data_loader(
         on_bad=on_bad,
         start_batch=start_batch,
     )
-    return DataLoaderImpl(data_config, loader)
+    return DataLoaderImpl(data_config, loader, skipped)
 
 
 def _local_batch_size(batch_size: int, framework: str) -> int:
@@ -383,10 +341,30 @@ def create_rlds_data_loader(
     shuffle: bool = False,
     num_batches: int | None = None,
     framework: str = "jax",
-) -> DataLoader[tuple[_model.Observation, _model.Actions]]:
-    """Batches from an RLDS dataset, which is read as a stream: a resumed run begins a new pass over it."""
+    seed: int = 0,
+    on_bad: OnBad = "raise",
+    start_batch: int = 0,
+    skipped: int = 0,
+) -> DataLoaderImpl:
+    """As `create_data_loader`, from an RLDS dataset, which is read as a stream; `batch_size` is that of all processes.
+
+    Each process reads the whole stream, in the same order, and decodes its share of every batch.
+    """
     if framework != "jax":
         raise ValueError(f"RLDS data is loaded for JAX only; framework is {framework!r}.")
-    dataset = create_rlds_dataset(data_config, action_horizon, batch_size, shuffle=shuffle)
-    transformed = transform_iterable_dataset(dataset, data_config, skip_norm_stats=skip_norm_stats, is_batched=True)
-    return DataLoaderImpl(data_config, RLDSDataLoader(transformed, sharding=sharding, num_batches=num_batches))
+    _local_batch_size(batch_size, framework)
+    dataset = create_rlds_dataset(
+        data_config,
+        action_horizon,
+        batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        start_batch=start_batch,
+        share=batching.Share(jax.process_index(), jax.process_count()),
+        on_bad=on_bad,
+    )
+    transformed = transform_iterable_dataset(
+        dataset, data_config, skip_norm_stats=skip_norm_stats, is_batched=True, on_bad=on_bad
+    )
+    loader = RLDSDataLoader(transformed, sharding=sharding, num_batches=num_batches, start_batch=start_batch)
+    return DataLoaderImpl(data_config, loader, skipped)

@@ -10,6 +10,7 @@ from typing import Any
 import grain.python as grain
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from openpi.models import model as _model
 from openpi.models_pytorch import require_torch
@@ -17,6 +18,28 @@ from openpi.training import batching
 from openpi.training import config as _config
 
 logger = logging.getLogger(__name__)
+
+
+class SkipCount:
+    """How many bad samples were skipped up to each batch: batches are made ahead of the step that uses them.
+
+    Args:
+        start: number of the first batch.
+    """
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+        self._sums = [0]
+
+    def add(self, skipped: int) -> None:
+        """Count those of the next batch."""
+        self._sums.append(self._sums[-1] + skipped)
+        if skipped:
+            logger.warning("Skipped %d bad samples so far.", self._sums[-1])
+
+    def before(self, batch: int) -> int:
+        """Those of the batches that come before this one."""
+        return self._sums[min(batch - self._start, len(self._sums) - 1)]
 
 
 class TorchDataLoader:
@@ -32,7 +55,7 @@ class TorchDataLoader:
         num_workers: worker processes; 0 loads on a background thread.
         seed: pins the order.
         framework: "jax" or "pytorch".
-        on_bad: see `batching.batches`; `skipped` counts.
+        on_bad: see `batching.batches`; `skips` counts.
         start_batch: number of the first batch.
 
     Raises:
@@ -67,7 +90,7 @@ class TorchDataLoader:
         self._num_batches, self._num_workers = num_batches, num_workers
         self._on_bad, self._start = on_bad, start_batch
         self._convert = _converter(framework, sharding)
-        self.skipped = 0
+        self.skips = SkipCount(start_batch)
 
     @property
     def torch_loader(self) -> grain.DatasetIterator:
@@ -82,17 +105,26 @@ class TorchDataLoader:
         )
 
     def __iter__(self) -> Iterator[Any]:
+        self.skips = SkipCount(self._start)
         # Closing stops the workers now, not when the interpreter ends.
         with batching.closing(self.torch_loader) as stream:
             for batch in itertools.islice(stream, self._num_batches):
-                if batch["skipped"]:
-                    self.skipped += batch["skipped"]
-                    logger.warning("Skipped %d bad samples so far.", self.skipped)
+                self.skips.add(batch["skipped"])
                 yield self._convert(batch["data"])
 
 
 class RLDSDataLoader:
-    """Batches of an RLDS stream on the devices of one process; passes follow each other until `num_batches`."""
+    """Batches of a stream on the devices; its passes follow each other until `num_batches`.
+
+    Args:
+        dataset: yields this process's part of each batch; if it has `skipped`, the bad samples it skipped so far.
+        sharding: where the global batch goes; default: split over all devices.
+        num_batches: stop after so many; None goes on for ever.
+        start_batch: number of the stream's first batch.
+
+    Raises:
+        ValueError: a pass has no batch.
+    """
 
     def __init__(
         self,
@@ -100,40 +132,53 @@ class RLDSDataLoader:
         *,
         sharding: jax.sharding.Sharding | None = None,
         num_batches: int | None = None,
+        start_batch: int = 0,
     ) -> None:
-        if jax.process_count() > 1:
-            raise ValueError(f"An RLDS stream cannot be split over {jax.process_count()} processes; run one.")
         self._dataset = dataset
-        self._num_batches = num_batches
+        self._num_batches, self._start = num_batches, start_batch
         self._convert = _converter("jax", sharding)
+        self.skips = SkipCount(start_batch)
 
     def __iter__(self) -> Iterator[Any]:
-        done = 0
-        while self._num_batches is None or done < self._num_batches:
-            before = done
+        self.skips = SkipCount(self._start)
+        for batch, skipped in itertools.islice(self._passes(), self._num_batches):
+            self.skips.add(skipped)
+            yield self._convert(batch)
+
+    def _passes(self) -> Iterator[tuple[Any, int]]:
+        """The batches, and how many bad samples were skipped for each."""
+        before, any_batch = getattr(self._dataset, "skipped", 0), True
+        while any_batch:
+            any_batch = False
             for batch in self._dataset:
-                if self._num_batches is not None and done >= self._num_batches:
-                    return
-                done += 1
-                yield self._convert(batch)
-            if done == before:
-                raise ValueError("The RLDS dataset has no batch: its filters keep nothing, or it is empty.")
+                any_batch = True
+                now = getattr(self._dataset, "skipped", 0)
+                yield batch, now - before
+                before = now
+        raise ValueError("The RLDS dataset has no batch: its filters keep nothing, or it is empty.")
 
 
 class DataLoaderImpl:
-    """Turns batches into (Observation, actions)."""
+    """Turns batches into (Observation, actions).
 
-    def __init__(self, data_config: _config.DataConfig, data_loader: TorchDataLoader | RLDSDataLoader) -> None:
+    Args:
+        skipped: bad samples skipped in the batches before the loader's first one.
+    """
+
+    def __init__(
+        self, data_config: _config.DataConfig, data_loader: TorchDataLoader | RLDSDataLoader, skipped: int = 0
+    ) -> None:
         self._data_config = data_config
         self._data_loader = data_loader
+        self._skipped = skipped
 
     def data_config(self) -> _config.DataConfig:
         return self._data_config
 
-    @property
-    def skipped(self) -> int:
-        """Bad samples skipped so far."""
-        return getattr(self._data_loader, "skipped", 0)
+    def skipped_before(self, batch: int) -> int:
+        """Bad samples skipped in the batches before this one, by all processes, which must call this together."""
+        here = np.asarray(self._data_loader.skips.before(batch))
+        return self._skipped + int(np.sum(multihost_utils.process_allgather(here)))
 
     def __iter__(self) -> Iterator[tuple[_model.Observation, _model.Actions]]:
         with batching.closing(iter(self._data_loader)) as batches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, SupportsIndex
@@ -11,17 +12,19 @@ import numpy as np
 
 from openpi import transforms as _transforms
 from openpi.shared import normalize
-from openpi.training import batching, data_loader
+from openpi.training import batching, data_loader, transformed
 from openpi.training import config as _config
 from openpi.training.datasets import Feature, LeRobotDataset
-from openpi.training.datasets.reader import OnBad
+from openpi.training.datasets.droid import grouped
+from openpi.training.datasets.errors import OnBad
 
 KEYS = ("state", "actions")
 _BATCH = 64
 # What counts as suspicious; each is named in the text that `suspicions` prints.
 _CONSTANT = 1e-6
 _TINY_RANGE = 1e-3
-_GRIPPER = (-0.1, 1.1)
+# Grippers run from 0 to 1, or from -1 to 1 with a middle at 0.
+_GRIPPER_MARGIN = 0.1
 _GRIPPER_TRAVEL = 0.1
 # q99 - q01 of a normal distribution in standard deviations, and how far off it may be.
 _NORMAL_RANGE = 4.65
@@ -34,8 +37,7 @@ class _BlankCameras:
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
-        features = data_loader.source_of(dataset).meta.features
-        self._cameras = [key for key, feature in features.items() if feature.is_image]
+        self._cameras = transformed.source_of(dataset).meta.cameras
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -59,10 +61,14 @@ def make_dataset(
     dataset = data_loader.create_torch_dataset(
         data_config, config.model.action_horizon, config.model, on_bad=on_bad, decode_images=False
     )
-    if isinstance(data_loader.source_of(dataset), LeRobotDataset):
+    if isinstance(transformed.source_of(dataset), LeRobotDataset):
         dataset = _BlankCameras(dataset)
-    inputs = [*data_config.repack_transforms.inputs, *data_config.data_transforms.inputs, _Keep()]
-    return data_loader.TransformedDataset(dataset, inputs)
+    return transformed.TransformedDataset(dataset, _inputs(data_config))
+
+
+def _inputs(data_config: _config.DataConfig) -> list[_transforms.DataTransformFn]:
+    transforms = [*data_config.repack_transforms.inputs, *data_config.data_transforms.inputs]
+    return [*transforms, transformed.CheckVectors(), _Keep()]
 
 
 def _batches(
@@ -89,6 +95,7 @@ def compute(
     *,
     max_frames: int | None = None,
     on_bad: OnBad = "raise",
+    dataset: data_loader.Dataset | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[str, normalize.NormStats], int]:
     """Statistics of state and actions as the model will see them, before normalisation.
@@ -96,6 +103,7 @@ def compute(
     Args:
         max_frames: use so many frames, drawn at random; None is all.
         on_bad: "raise" at a frame that cannot be used, or "skip" it.
+        dataset: a dataset of one's own, instead of the config's `repo_id`.
         progress: told (frames done, frames in all) now and then.
 
     Returns:
@@ -106,10 +114,14 @@ def compute(
         ImportError: the config reads RLDS data and `tensorflow-datasets` is not installed.
     """
     data_config = config.data.create(config.assets_dirs, config.model)
-    if data_config.rlds_data_dir is not None:
-        return _compute_rlds(config, data_config, max_frames, progress), 0
+    if dataset is not None:
+        own = data_loader.own_dataset(dataset, data_config)
+        dataset = transformed.TransformedDataset(own, _inputs(data_config))
+    elif data_config.rlds_data_dir is not None:
+        return _compute_rlds(config, data_config, max_frames, on_bad, progress)
+    else:
+        dataset = make_dataset(config, data_config, on_bad)
     running = {key: normalize.RunningStats() for key in KEYS}
-    dataset = make_dataset(config, data_config, on_bad)
     total = min(len(dataset), max_frames or len(dataset))
     done = skipped = 0
     for batch in _batches(dataset, max_frames, config.num_workers, config.seed, on_bad):
@@ -125,19 +137,29 @@ def _compute_rlds(
     config: _config.TrainConfig,
     data_config: _config.DataConfig,
     max_frames: int | None,
+    on_bad: OnBad,
     progress: Callable[[int, int], None],
-) -> dict[str, normalize.NormStats]:
-    dataset = data_loader.create_rlds_dataset(data_config, config.model.action_horizon, _BATCH)
-    inputs = [*data_config.repack_transforms.inputs, *data_config.data_transforms.inputs, _Keep()]
+) -> tuple[dict[str, normalize.NormStats], int]:
+    """A stream has no frames to draw from at random: a part of them comes from a shuffled pass."""
+    source = data_loader.create_rlds_dataset(
+        data_config,
+        config.model.action_horizon,
+        _BATCH,
+        shuffle=max_frames is not None,
+        repeat=False,
+        seed=config.seed,
+        on_bad=on_bad,
+        decode_images=False,
+    )
+    stream = transformed.IterableTransformedDataset(source.samples(), _inputs(data_config), on_bad=on_bad)
     running = {key: normalize.RunningStats() for key in KEYS}
-    total = min(len(dataset) * _BATCH, max_frames or len(dataset) * _BATCH)
-    for number, batch in enumerate(data_loader.IterableTransformedDataset(dataset, inputs, is_batched=True), start=1):
+    done, total = 0, max_frames or source.num_samples()
+    for samples in grouped(itertools.islice(stream, max_frames), _BATCH):
         for key in KEYS:
-            running[key].update(batch[key])
-        progress(number * _BATCH, total)
-        if number * _BATCH >= total:
-            break
-    return {key: stats.get_statistics() for key, stats in running.items()}
+            running[key].update(np.stack([sample[key] for sample in samples]))
+        done += len(samples)
+        progress(done, max(done, total))
+    return {key: stats.get_statistics() for key, stats in running.items()}, stream.skipped + source.skipped
 
 
 def output_dir(config: _config.TrainConfig, data_config: _config.DataConfig) -> pathlib.Path:
@@ -190,7 +212,7 @@ def _of_dimension(entry: normalize.NormStats, dim: int) -> Iterator[str]:
 
 
 def gripper_suspicions(data_config: _config.DataConfig) -> list[Suspicion]:
-    """Recorded grippers that do not run from 0 to 1, in the dataset's own units.
+    """Recorded grippers that do not run from 0 to 1 or from -1 to 1, in the dataset's own units.
 
     A dimension is a gripper if its name says so, or if it is the last of an arm of ALOHA's 14 joints.
     """
@@ -201,10 +223,16 @@ def gripper_suspicions(data_config: _config.DataConfig) -> list[Suspicion]:
     for key, feature in source.meta.features.items():
         for dim in _gripper_dims(key, feature):
             low, high = np.quantile(source.column(key).reshape(len(source), -1)[:, dim], [0.01, 0.99])
-            if low < _GRIPPER[0] or high > _GRIPPER[1] or high - low < _GRIPPER_TRAVEL:
-                text = f"gripper runs from {low:.3g} to {high:.3g}, expected 0 to 1: wrong unit, sign or column"
-                found.append(Suspicion(key, dim, text))
+            if not _is_gripper_range(low, high):
+                text = f"gripper runs from {low:.3g} to {high:.3g}, expected 0 to 1 or -1 to 1"
+                found.append(Suspicion(key, dim, f"{text}: wrong unit, sign or column, or it never moves"))
     return found
+
+
+def _is_gripper_range(low: float, high: float) -> bool:
+    is_signed = low < -_GRIPPER_MARGIN and high > _GRIPPER_MARGIN
+    lowest = -1.0 if is_signed else 0.0
+    return lowest - _GRIPPER_MARGIN <= low <= high - _GRIPPER_TRAVEL and high <= 1.0 + _GRIPPER_MARGIN
 
 
 def _gripper_dims(key: str, feature: Feature) -> list[int]:

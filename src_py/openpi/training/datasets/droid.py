@@ -5,23 +5,23 @@ Only the reading of files needs `tensorflow-datasets`; choosing, chunking and sh
 
 from __future__ import annotations
 
-import io
+import itertools
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from openpi.shared import download
-from openpi.training.batching import stack
+from openpi.training.batching import Share, made, stack
+from openpi.training.datasets.droid_episodes import EXTERIOR, WRIST, Cutter, Episode, decoded
+from openpi.training.datasets.errors import BadSampleError, DatasetError, OnBad
 
-Episode = Mapping[str, Any]
+# Opens a dataset of a folder as episodes, shuffled by a seed or (None) in order.
+Read = Callable[[str, "MixturePart", int | None], Iterable[Episode]]
 # The published filter of DROID 1.0.1 keeps about this many steps; used where no filter tells.
 _DROID_STEPS = 20_000_000
-_INSTRUCTIONS = ("language_instruction", "language_instruction_2", "language_instruction_3")
-_EXTERIOR = ("exterior_image_1_left", "exterior_image_2_left")
 
 
 class MixturePart(Protocol):
@@ -45,23 +45,33 @@ class DroidRldsDataset:
 
     Actions are seven joint positions (rad) or velocities and the gripper position (0 open, 1 closed); the last action
     of an episode is repeated to fill a chunk. Of the two exterior cameras and the three instructions of an episode one
-    each is drawn. With `shuffle` the stream is endless and mixes the datasets by weight, sample by sample; without
-    it is one pass over one after the other.
+    each is drawn. "dataset", "episode" (recording folder and file) and "frame" say where a sample is from.
+
+    With `shuffle` the stream mixes the datasets by weight, sample by sample, and begins anew where one has ended;
+    without it is one pass over one after the other. The seed pins it: several processes draw the same batches, and one
+    that begins at a later batch draws what is left.
 
     Args:
         data_dir: folder of the TFDS datasets.
-        batch_size: samples a batch; an incomplete last batch is dropped.
+        batch_size: samples a batch, of all processes together; an incomplete last batch is dropped.
         datasets: the mixture.
         action_chunk_size: H.
         action_space: its value is "joint_position" or "joint_velocity".
         shuffle: draw at random.
+        repeat: False ends the shuffled stream, too, when every sample was drawn once.
         seed: pins the draws.
         shuffle_buffer_size: samples (with undecoded images) that are drawn from.
+        start_batch: number of the first batch of a shuffled stream; what comes before is read but not decoded.
+        share: the part of each batch that this process decodes.
+        on_bad: "raise" at a step or an episode that cannot be used, or "skip" it (`skipped` counts).
+        decode_images: False gives black stamps for images, for passes over the numbers alone.
         read: opens one dataset as episodes; the default reads TFDS.
 
     Raises:
         ImportError: `tensorflow-datasets` is not installed.
-        ValueError: there is no dataset, or a weight is not positive.
+        ValueError: there is no dataset, a weight is not positive, or `start_batch` is given without `shuffle`.
+        BadSampleError: names dataset, episode and frame of what is missing, broken, misshapen or not finite.
+        DatasetError: the files of a dataset cannot be read.
     """
 
     def __init__(
@@ -73,119 +83,121 @@ class DroidRldsDataset:
         action_chunk_size: int,
         action_space: Any,
         shuffle: bool = True,
+        repeat: bool = True,
         seed: int = 0,
         shuffle_buffer_size: int = 250_000,
-        read: Callable[[str, MixturePart, bool], Iterable[Episode]] | None = None,
+        start_batch: int = 0,
+        share: Share | None = None,
+        on_bad: OnBad = "raise",
+        decode_images: bool = True,
+        read: Read | None = None,
     ) -> None:
         if not datasets or any(part.weight <= 0 for part in datasets):
             raise ValueError(f"An RLDS mixture needs datasets with positive weights; got {list(datasets)}.")
+        if start_batch and not shuffle:
+            raise ValueError(f"Only a shuffled RLDS stream can begin at a later batch ({start_batch}); set shuffle.")
         if read is None:
             require_tfds()
+        self.skipped = 0
         self._data_dir, self._parts, self._read = data_dir, tuple(datasets), read or read_tfds
-        self._batch_size, self._chunk = batch_size, action_chunk_size
-        self._action_key = str(getattr(action_space, "value", action_space)).lower()
-        self._shuffle, self._seed, self._buffer_size = shuffle, seed, shuffle_buffer_size
-        self._kept = [load_filter(part.filter_dict_path) for part in datasets]
+        self._batch_size, self._share, self._start = batch_size, share or Share(), start_batch
+        self._shuffle, self._repeat, self._seed, self._buffer_size = shuffle, repeat, seed, shuffle_buffer_size
+        self._on_bad = on_bad
+        space = str(getattr(action_space, "value", action_space)).lower()
+        self._cutters = [
+            Cutter(part.name, action_chunk_size, space, load_filter(part.filter_dict_path), decode_images)
+            for part in datasets
+        ]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        rng = np.random.default_rng(self._seed)
-        samples = self._mixed(rng) if self._shuffle else self._in_order(rng)
-        batch = []
-        for sample in samples:
-            batch.append(_decoded(sample))
+        """The batches, this process's share of each."""
+        batches = grouped(self._samples(), self._batch_size)
+        skipped = self.skipped
+        for _ in range(self._start):
+            next(batches)
+        self.skipped = skipped
+        for batch in batches:
             if len(batch) == self._batch_size:
-                yield stack(batch)
-                batch = []
+                samples, bad = made(decoded, self._share.of(batch), self._on_bad)
+                self.skipped += bad
+                yield stack(samples)
 
     def __len__(self) -> int:
         """Number of batches in one pass, as far as the filters tell it."""
-        known = [sum(end - start for ranges in kept.values() for start, end in ranges) for kept in self._kept if kept]
-        return (sum(known) or _DROID_STEPS) // self._batch_size
+        return self.num_samples() // self._batch_size
+
+    def num_samples(self) -> int:
+        """Steps in one pass, as far as the filters tell it."""
+        filters = [cutter.kept for cutter in self._cutters if cutter.kept]
+        known = sum(end - start for kept in filters for ranges in kept.values() for start, end in ranges)
+        return known or _DROID_STEPS
+
+    def samples(self) -> Iterator[dict[str, Any]]:
+        """One by one, those of the last incomplete batch included; bad ones are left out where they are skipped."""
+        for sample in self._samples():
+            try:
+                yield decoded(sample)
+            except BadSampleError as error:
+                self._note(error)
+
+    def _samples(self) -> Iterator[dict[str, Any]]:
+        """The stream, images as they are stored."""
+        rng = np.random.default_rng(self._seed)
+        return self._mixed(rng) if self._shuffle else self._in_order(rng)
 
     def _in_order(self, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        for part, kept in zip(self._parts, self._kept, strict=True):
-            yield from self._pass(part, kept, rng)
+        for part, cutter in zip(self._parts, self._cutters, strict=True):
+            yield from self._pass(part, cutter, rng)
 
     def _mixed(self, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        weights = np.array([part.weight for part in self._parts])
+        weights = np.array([part.weight for part in self._parts], float)
         size = max(1, self._buffer_size // len(self._parts))
         streams = [
-            shuffled(self._endless(part, kept, rng), size, rng)
-            for part, kept in zip(self._parts, self._kept, strict=True)
+            shuffled(self._passes(part, cutter, rng), size, rng)
+            for part, cutter in zip(self._parts, self._cutters, strict=True)
         ]
-        while True:
-            yield next(streams[rng.choice(len(streams), p=weights / weights.sum())])
+        while weights.any():
+            chosen = rng.choice(len(streams), p=weights / weights.sum())
+            try:
+                yield next(streams[chosen])
+            except StopIteration:
+                weights[chosen] = 0
 
-    def _endless(self, part: MixturePart, kept: Mapping | None, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    def _passes(self, part: MixturePart, cutter: Cutter, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
         while True:
             count = 0
-            for sample in self._pass(part, kept, rng):
+            for sample in self._pass(part, cutter, rng):
                 count += 1
                 yield sample
             if not count:
-                raise ValueError(f"The filters keep no step of {part.name} {part.version} in {self._data_dir}.")
+                raise ValueError(f"No step of {part.name} {part.version} in {self._data_dir} is kept or can be used.")
+            if not self._repeat:
+                return
 
-    def _pass(self, part: MixturePart, kept: Mapping | None, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        for episode in self._read(self._data_dir, part, self._shuffle):
-            yield from samples_of_episode(episode, self._chunk, self._action_key, kept, rng)
+    def _pass(self, part: MixturePart, cutter: Cutter, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+        seed = int(rng.integers(1 << 31)) if self._shuffle else None
+        for number, episode in enumerate(self._episodes(part, seed)):
+            for sample in cutter.samples(number, episode, rng):
+                if isinstance(sample, BadSampleError):
+                    self._note(sample)
+                else:
+                    yield sample
 
+    def _episodes(self, part: MixturePart, seed: int | None) -> Iterator[Episode]:
+        try:
+            yield from self._read(self._data_dir, part, seed)
+        except (GeneratorExit, ImportError):
+            raise
+        except Exception as error:
+            raise DatasetError(
+                part.name, f"version {part.version} in {self._data_dir} cannot be read: {error}"
+            ) from error
 
-def samples_of_episode(
-    episode: Episode, chunk: int, action_key: str, kept: Mapping[str, Any] | None, rng: np.random.Generator
-) -> Iterator[dict[str, Any]]:
-    """One sample for each kept step of a successful episode; images stay as they are stored."""
-    folder, path = (_text(episode["episode_metadata"][key]) for key in ("recording_folderpath", "file_path"))
-    if "success" not in path:
-        return
-    steps = list(episode["steps"])
-    actions = np.stack([_action(step, action_key) for step in steps])
-    camera = _EXTERIOR[rng.integers(len(_EXTERIOR))]
-    prompts = [text for key in _INSTRUCTIONS if (text := _text(steps[0].get(key, b"")))]
-    prompt = prompts[rng.integers(len(prompts))] if prompts else ""
-    for start, end in _ranges(kept, f"{folder}--{path}", len(steps)):
-        for index in range(start, min(end, len(steps))):
-            ahead = np.minimum(np.arange(index, index + chunk), len(steps) - 1)
-            yield {
-                "actions": actions[ahead],
-                "observation": _observation(steps[index]["observation"], camera),
-                "prompt": prompt,
-            }
-
-
-def _ranges(kept: Mapping[str, Any] | None, key: str, length: int) -> Sequence[tuple[int, int]]:
-    return [(0, length)] if kept is None else kept.get(key, [])
-
-
-def _action(step: Mapping[str, Any], key: str) -> np.ndarray:
-    parts = step["action_dict"]
-    if key not in parts:
-        raise ValueError(f"action_space {key!r} is not recorded; the steps have {sorted(parts)}.")
-    return np.concatenate([np.ravel(parts[key]), np.ravel(parts["gripper_position"])]).astype(np.float32)
-
-
-def _observation(observation: Mapping[str, Any], camera: str) -> dict[str, Any]:
-    return {
-        "image": observation[camera],
-        "wrist_image": observation["wrist_image_left"],
-        "joint_position": np.asarray(observation["joint_position"], np.float32),
-        "gripper_position": np.asarray(observation["gripper_position"], np.float32),
-    }
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _decoded(sample: dict[str, Any]) -> dict[str, Any]:
-    images = {key: _image(sample["observation"][key]) for key in ("image", "wrist_image")}
-    return sample | {"observation": sample["observation"] | images}
-
-
-def _image(stored: Any) -> np.ndarray:
-    """uint8 [H, W, 3] from an encoded image, or as it is."""
-    if isinstance(stored, bytes):
-        return np.asarray(Image.open(io.BytesIO(stored)).convert("RGB"))
-    return np.asarray(stored)
+    def _note(self, error: BadSampleError) -> None:
+        if self._on_bad == "raise":
+            raise error
+        # Every process comes across it; one counts it.
+        self.skipped += self._share.index == 0
 
 
 def shuffled(samples: Iterator[Any], size: int, rng: np.random.Generator) -> Iterator[Any]:
@@ -200,6 +212,13 @@ def shuffled(samples: Iterator[Any], size: int, rng: np.random.Generator) -> Ite
         yield drawn
     for index in rng.permutation(len(buffer)):
         yield buffer[index]
+
+
+def grouped(samples: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` of them; the last may be shorter."""
+    iterator = iter(samples)
+    while group := list(itertools.islice(iterator, size)):
+        yield group
 
 
 def load_filter(path: str | None) -> dict[str, list[tuple[int, int]]] | None:
@@ -225,10 +244,15 @@ def require_tfds() -> Any:
     return tfds
 
 
-def read_tfds(data_dir: str, part: MixturePart, shuffle: bool) -> Iterable[Episode]:
-    """The episodes of a TFDS dataset, images undecoded."""
+def read_tfds(data_dir: str, part: MixturePart, seed: int | None) -> Iterable[Episode]:
+    """The episodes of a TFDS dataset, images undecoded; in an order that the seed pins, or (None) as stored."""
     tfds = require_tfds()
     builder = tfds.builder(part.name, data_dir=data_dir, version=part.version)
-    images = {camera: tfds.decode.SkipDecoding() for camera in (*_EXTERIOR, "wrist_image_left")}
-    decoders = {"steps": {"observation": images}}
-    return tfds.as_numpy(builder.as_dataset(split="train", shuffle_files=shuffle, decoders=decoders))
+    images = {camera: tfds.decode.SkipDecoding() for camera in (*EXTERIOR, WRIST)}
+    episodes = builder.as_dataset(
+        split="train",
+        shuffle_files=seed is not None,
+        decoders={"steps": {"observation": images}},
+        read_config=tfds.ReadConfig(shuffle_seed=seed),
+    )
+    return tfds.as_numpy(episodes)

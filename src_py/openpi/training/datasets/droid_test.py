@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from openpi.training.batching import Share
 from openpi.training.datasets.droid import DroidRldsDataset, shuffled
+from openpi.training.datasets.errors import BadSampleError, DatasetError
+from openpi.training.datasets.testing import episode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,40 +25,7 @@ class Part:
     filter_dict_path: str | None = None
 
 
-def jpeg(level: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((18, 32, 3), level, np.uint8)).save(buffer, format="JPEG")
-    return buffer.getvalue()
-
-
-def episode(number: int, length: int, *, success: bool = True) -> dict[str, Any]:
-    steps = [
-        {
-            "action_dict": {
-                "joint_position": np.full(7, number + step / 100),
-                "joint_velocity": np.full(7, -1.0),
-                "gripper_position": np.array([float(step % 2)]),
-            },
-            "observation": {
-                "exterior_image_1_left": jpeg(50),
-                "exterior_image_2_left": jpeg(100),
-                "wrist_image_left": jpeg(200),
-                "joint_position": np.full(7, float(step)),
-                "gripper_position": np.array([0.5]),
-            },
-            "language_instruction": f"task {number}".encode(),
-            "language_instruction_2": b"",
-        }
-        for step in range(length)
-    ]
-    kind = "success" if success else "failure"
-    return {
-        "episode_metadata": {"recording_folderpath": b"r", "file_path": f"{kind}/{number}".encode()},
-        "steps": steps,
-    }
-
-
-def read(data_dir: str, part: Any, shuffle: bool) -> Iterator[dict[str, Any]]:
+def read(data_dir: str, part: Any, seed: int | None) -> Iterator[dict[str, Any]]:
     if part.name == "empty":
         return
     base = 0 if part.name == "droid" else 100
@@ -117,7 +86,7 @@ def test_mixture_follows_the_weights_and_is_pinned_by_the_seed() -> None:
 
 
 def test_filters_that_keep_nothing_are_an_error() -> None:
-    with pytest.raises(ValueError, match=r"keep no step of empty 1\.0\.1"):
+    with pytest.raises(ValueError, match=r"No step of empty 1\.0\.1 in data is kept"):
         next(iter(dataset(Part(name="empty"), shuffle=True)))
 
 
@@ -179,7 +148,7 @@ def as_tfds_takes_them(episode: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("space", ["joint_position", "joint_velocity"])
 def test_a_dataset_that_tfds_wrote(tmp_path: pathlib.Path, space: str) -> None:
     pytest.importorskip("tensorflow_datasets", reason="tensorflow-datasets is not installed")
-    written_by_tfds(tmp_path, [as_tfds_takes_them(one) for one in read("", Part(), False)])
+    written_by_tfds(tmp_path, [as_tfds_takes_them(one) for one in read("", Part(), None)])
     arguments: dict[str, Any] = {"datasets": (Part(),), "action_chunk_size": 4, "action_space": space, "shuffle": False}
     stored = list(DroidRldsDataset(str(tmp_path), 2, **arguments))
     ours = list(DroidRldsDataset(str(tmp_path), 2, **arguments, read=read))
@@ -199,3 +168,95 @@ def test_without_tfds_the_error_says_what_to_install() -> None:
             DroidRldsDataset("d", 1, datasets=(Part(),), action_chunk_size=1, action_space="joint_position")
     else:
         pytest.skip("tensorflow-datasets is installed")
+
+
+def stream(start: int = 0, share: Share | None = None, count: int = 12, **settings: Any) -> list[dict[str, Any]]:
+    mixed = DroidRldsDataset(
+        "data",
+        4,
+        datasets=(Part(weight=2.0), Part(name="other")),
+        action_chunk_size=4,
+        action_space="joint_position",
+        shuffle_buffer_size=6,
+        read=read,
+        start_batch=start,
+        share=share,
+        **settings,
+    )
+    return list(itertools.islice(mixed, count))
+
+
+def targets(batches: list[dict[str, Any]]) -> list[list[float]]:
+    return [batch["actions"][:, 0, 0].tolist() for batch in batches]
+
+
+def test_a_stream_that_begins_later_goes_on_exactly() -> None:
+    whole = stream()
+    assert targets(stream(start=7, count=5)) == targets(whole[7:])
+    assert [b["prompt"].tolist() for b in stream(start=7, count=5)] == [b["prompt"].tolist() for b in whole[7:]]
+    assert targets(stream(seed=1)) != targets(whole)
+
+
+def test_only_a_shuffled_stream_can_begin_later() -> None:
+    with pytest.raises(ValueError, match="shuffled RLDS stream can begin at a later batch"):
+        stream(start=1, shuffle=False)
+
+
+def test_processes_share_each_batch_of_a_stream() -> None:
+    parts = [stream(share=Share(index, 2), start=2, count=3) for index in range(2)]
+    joined = [first + second for first, second in zip(*map(targets, parts), strict=True)]
+    assert joined == targets(stream(start=2, count=3))
+
+
+def test_every_pass_over_the_files_has_an_order_of_its_own_pinned_by_the_seed() -> None:
+    seeds: list[int | None] = []
+
+    def noting(data_dir: str, part: Any, seed: int | None) -> Iterator[dict[str, Any]]:
+        seeds.append(seed)
+        return read(data_dir, part, seed)
+
+    def noted(**settings: Any) -> list[int | None]:
+        seeds.clear()
+        common = {"datasets": (Part(),), "action_chunk_size": 1, "action_space": "joint_position", "read": noting}
+        list(itertools.islice(DroidRldsDataset("data", 4, shuffle_buffer_size=1, **common, **settings), 10))
+        return list(seeds)
+
+    first = noted(seed=3)
+    assert len(set(first)) == len(first) > 3
+    assert first == noted(seed=3)
+    assert noted(shuffle=False) == [None]
+
+
+def test_one_shuffled_pass_draws_every_sample_once() -> None:
+    common = {"action_chunk_size": 1, "action_space": "joint_position", "shuffle_buffer_size": 4, "read": read}
+    once = DroidRldsDataset("data", 4, datasets=(Part(), Part(name="other")), repeat=False, **common)
+    drawn = [(sample["episode"], sample["frame"]) for sample in once.samples()]
+    assert len(set(drawn)) == len(drawn) == 16
+    assert drawn != sorted(drawn)
+
+
+def test_samples_without_images_have_stamps_in_their_place() -> None:
+    common = {"action_chunk_size": 1, "action_space": "joint_position", "shuffle": False, "read": read}
+    sample = next(DroidRldsDataset("data", 4, datasets=(Part(),), decode_images=False, **common).samples())
+    assert not sample["observation"]["image"].any()
+    assert (sample["dataset"], sample["episode"], sample["frame"]) == ("droid", "r--success/1", 0)
+
+
+def test_files_that_cannot_be_read_name_the_dataset() -> None:
+    def broken(data_dir: str, part: Any, seed: int | None) -> Iterator[dict[str, Any]]:
+        yield episode(1, 2)
+        raise OSError("truncated record")
+
+    common = {"action_chunk_size": 1, "action_space": "joint_position", "shuffle": False, "read": broken}
+    with pytest.raises(DatasetError, match=r"'droid': version 1\.0\.1 in data cannot be read: truncated record"):
+        list(DroidRldsDataset("data", 1, datasets=(Part(),), **common))
+
+
+def test_an_episode_that_lacks_its_name_goes_by_its_number() -> None:
+    def nameless(data_dir: str, part: Any, seed: int | None) -> Iterator[dict[str, Any]]:
+        yield episode(1, 2)
+        yield {"steps": []}
+
+    common = {"action_chunk_size": 1, "action_space": "joint_position", "shuffle": False, "read": nameless}
+    with pytest.raises(BadSampleError, match="'droid': episode 1: it cannot be read: 'episode_metadata'"):
+        list(DroidRldsDataset("data", 1, datasets=(Part(),), **common))

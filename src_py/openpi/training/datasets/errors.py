@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+# What a sample that cannot be used does: stop, or be replaced and counted.
+OnBad = Literal["raise", "skip"]
+
 
 class DatasetError(ValueError):
     """A dataset that cannot be used as it is."""
@@ -16,14 +21,22 @@ class DatasetError(ValueError):
 
 
 class BadSampleError(DatasetError):
-    """One frame, or a whole episode (frame None), that cannot be used."""
+    """One frame, or a whole episode (frame None), that cannot be used.
 
-    def __init__(self, dataset: str, episode: int, frame: int | None, reason: str) -> None:
-        where = f"episode {episode}" if frame is None else f"episode {episode}, frame {frame}"
-        super().__init__(dataset, f"{where}: {reason}")
+    Where a dataset does not tell its episodes (episode None), the frame is counted over the whole dataset.
+    """
+
+    def __init__(self, dataset: str, episode: int | str | None, frame: int | None, reason: str) -> None:
+        super().__init__(dataset, f"{_place(episode, frame)}: {reason}")
         self.episode = episode
         self.frame = frame
         self.cause = reason
 
     def __reduce__(self) -> tuple:
         return type(self), (self.dataset, self.episode, self.frame, self.cause)
+
+
+def _place(episode: int | str | None, frame: int | None) -> str:
+    if episode is None:
+        return f"sample {frame}"
+    return f"episode {episode}" if frame is None else f"episode {episode}, frame {frame}"

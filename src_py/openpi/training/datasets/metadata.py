@@ -70,6 +70,10 @@ class Metadata:
     robot_type: str | None = None
 
     @property
+    def cameras(self) -> tuple[str, ...]:
+        return tuple(key for key, feature in self.features.items() if feature.is_image)
+
+    @property
     def video_keys(self) -> tuple[str, ...]:
         return tuple(key for key, feature in self.features.items() if feature.dtype == "video")
 

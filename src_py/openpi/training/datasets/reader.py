@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 
-from openpi.training.datasets.errors import BadSampleError, DatasetError
+from openpi.training.datasets.errors import BadSampleError, DatasetError, OnBad
 from openpi.training.datasets.metadata import INDEX_FEATURES, Episode, Feature, load_metadata
 from openpi.training.datasets.tables import TableCache
 from openpi.training.datasets.video import VideoCache, VideoError
 
 logger = logging.getLogger(__name__)
-
-OnBad = Literal["raise", "skip"]
 
 
 class LeRobotDataset:
@@ -68,7 +66,7 @@ class LeRobotDataset:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        episode, frame = self.locate(index)
+        episode, frame = self._find(index)
         sample: dict[str, Any] = {}
         for key, feature in self._features.items():
             if key in self._deltas:
@@ -80,8 +78,17 @@ class LeRobotDataset:
         sample["task"] = self._task(episode, sample)
         return sample
 
-    def locate(self, index: SupportsIndex) -> tuple[Episode, int]:
-        """The episode of sample `index` and its frame number in it."""
+    @property
+    def name(self) -> str:
+        """What errors call the dataset."""
+        return self.meta.name
+
+    def locate(self, index: SupportsIndex) -> tuple[int, int]:
+        """The number of the episode of sample `index`, and its frame number in it."""
+        episode, frame = self._find(index)
+        return episode.index, frame
+
+    def _find(self, index: SupportsIndex) -> tuple[Episode, int]:
         position = int(index)
         if not 0 <= position < len(self):
             raise IndexError(f"Dataset {self.meta.name!r} has {len(self)} frames, no frame {position}.")
