@@ -55,9 +55,15 @@ def twin_limits() -> Limits:
 class Rig:
     """An executor, a clock, and arms that follow every command at once."""
 
-    def __init__(self, spec: RobotSpec, strategy: str = "latest", rules: ExecutorRules | None = None) -> None:
+    def __init__(
+        self,
+        spec: RobotSpec,
+        strategy: str = "latest",
+        rules: ExecutorRules | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self.spec = spec
-        self.executor = Executor(spec, twin_limits(), make_strategy(strategy), rules)
+        self.executor = Executor(spec, limits or twin_limits(), make_strategy(strategy), rules)
         self.now_ns = 100_000_000_000
         self.monotonic_ns = 5_000_000_000
         self.measured = np.zeros(4)

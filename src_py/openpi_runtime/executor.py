@@ -24,6 +24,10 @@ from openpi_runtime.strategies import Strategy
 from openpi_runtime.sync import Missing
 
 NO_CHUNK = "no chunk"
+FIRST_CHUNK = "no chunk yet"
+# Of a period: a tick that comes later finds its target further away than the robot is fast, through no fault of the
+# chunk. After the longer gap the robot has come to rest.
+_LATE, _REST = 1.5, 5.5
 SLOWED = "joint velocities slowed together to their limits"
 
 
@@ -36,6 +40,7 @@ class ExecutorRules:
         clock_stop_s: wall time without progress of the clock that leads to HOLD.
         clock_jump_s: a larger step of the clock leads to HOLD.
         chunk_silence_s: without a chunk for so long, `health` is an error.
+        first_chunk_s: so long after `run` it is none that the first chunk has not come.
         ramp_speed: rad/s (or m/s) of the first motion. ramp_gripper_speed: runtime units per second.
         anchor_tolerance: rad; a ramp starts at the held command while the robot is this close to it, else at the
             measured position.
@@ -45,6 +50,7 @@ class ExecutorRules:
     clock_stop_s: float = 0.5
     clock_jump_s: float = 0.5
     chunk_silence_s: float = 0.8
+    first_chunk_s: float = 10.0
     ramp_speed: float = 0.5
     ramp_gripper_speed: float = 2.0
     anchor_tolerance: float = 0.1
@@ -115,13 +121,15 @@ class Executor:
         speed = np.where([column.kind == "velocity" for column in spec.action], spec.velocity_step / period_s, speed)
         # A delta is no position to be far from: nothing to approach.
         speed = np.full_like(speed, np.inf) if limits.by_deltas else speed
-        self._ramp = Ramp(speed, period_s)
+        self._ramp = Ramp(speed, limits.velocity, period_s)
         self._latency = LatencyTracker(warm_up=0)
         self._relative = relative_mask(spec.action)
         self._convention = ActionConvention(spec)
         self._held: Vector | None = None
         self._step: Step | None = None
         self._chunk_came_ns: int | None = None
+        self._followed_ns = 0
+        self._waited_since_ns: int | None = None
         self._started = False
         self.starved_ticks = 0
         self.clamped_ticks = 0
@@ -151,10 +159,11 @@ class Executor:
         """Starts or stops. Empty where it was done, else why not."""
         event = Event.RUN if enabled else Event.STOP
         refusal = self._machine.refusal(event)
-        if not refusal and self._machine.handle(event, "waiting for the first chunk" if enabled else ""):
+        if not refusal and self._machine.handle(event, FIRST_CHUNK if enabled else ""):
             self._strategy.clear()  # a chunk from before is of a scene that may be gone
             self._forget_motion()
             self._started = False
+            self._waited_since_ns = None
         return refusal
 
     def estop(self) -> None:
@@ -183,10 +192,10 @@ class Executor:
         problem = self._gate.admit(chunk, now_ns)
         if problem:
             return problem
-        absolute = self._absolute(chunk, now_ns)
+        absolute = self._absolute(chunk)
         if absolute is None:
             self.refuse("base")
-            return "no base: its relative columns belong to a state of the robot, and no joint states have come yet"
+            return "no base: its relative columns belong to the robot's state at its stamp, which is not known here"
         self._chunk_came_ns = now_ns
         self._latency.add((now_ns - chunk.stamp_ns) / 1e9)
         self._strategy.add(absolute, now_ns)
@@ -210,10 +219,8 @@ class Executor:
     def health(self, now_ns: int) -> Health:
         """What to report in diagnostics."""
         if self.mode in (Mode.ESTOP, Mode.HOLD):
-            silent = self._silence_s(now_ns)
-            text = f"{self.mode.name}: {self.reason}"
-            waiting = self.reason == NO_CHUNK and silent < self.rules.chunk_silence_s
-            return Health(error=not waiting, warning=waiting, message=text)
+            waiting = self._waits(now_ns)
+            return Health(error=not waiting, warning=waiting, message=f"{self.mode.name}: {self.reason}")
         if self.mode is Mode.RUNNING and self._silence_s(now_ns) > self.rules.chunk_silence_s:
             return Health(error=True, warning=False, message=f"no chunk for {self._silence_s(now_ns):.1f} s")
         return Health(error=False, warning=False, message=self.mode.name)
@@ -242,6 +249,13 @@ class Executor:
             self._lose_time(f"the clock jumped by {self._clock.jump_s:+.3f} s")
         return clock is ClockState.ADVANCED
 
+    def _waits(self, now_ns: int) -> bool:
+        """Whether it is normal that there is no chunk: at a start, and shortly after one has run out."""
+        if self.reason == FIRST_CHUNK:
+            since = now_ns if self._waited_since_ns is None else self._waited_since_ns
+            return now_ns - since < _ns(self.rules.first_chunk_s)
+        return self.reason == NO_CHUNK and self._silence_s(now_ns) < self.rules.chunk_silence_s
+
     def _silence_s(self, now_ns: int) -> float:
         return np.inf if self._chunk_came_ns is None else (now_ns - self._chunk_came_ns) / 1e9
 
@@ -254,16 +268,35 @@ class Executor:
         measured = self._joints.sample(now_ns)
         if isinstance(measured, Missing):
             return self._wait(f"joint states: {measured.steady}")
+        place = np.where(self.limits.delta, 0.0, measured.values)
+        if problem := self._filter.misplaced(place):
+            return self._wait(f"joint states: {problem}")
         step = self._strategy.step(now_ns)
         if step is None:
-            self.starved_ticks += self._started
-            return self._wait(NO_CHUNK)
-        return self._follow(step, np.where(self.limits.delta, 0.0, measured.values))
+            return self._starve(now_ns)
+        return self._follow(step, place, now_ns)
 
-    def _follow(self, step: Step, measured: Vector) -> TickResult:
+    def _starve(self, now_ns: int) -> TickResult:
+        self.starved_ticks += self._started
+        if self._waited_since_ns is None:
+            self._waited_since_ns = now_ns
+        return self._wait(NO_CHUNK if self._started else FIRST_CHUNK)
+
+    def _begin_ramp(self, measured: Vector, now_ns: int) -> None:
+        """Where the next step would be none: after a HOLD, and after ticks that were missed."""
+        gap = (now_ns - self._followed_ns) / self.spec.period_ns
+        self._followed_ns = now_ns
         if self._machine.handle(Event.DATA_FRESH):
             self._ramp.start()
             self._held = self._anchor(measured)
+        elif gap > _REST:
+            self._ramp.start()
+            self._filter.rest()
+        elif gap > _LATE:
+            self._ramp.catch_up()
+
+    def _follow(self, step: Step, measured: Vector, now_ns: int) -> TickResult:
+        self._begin_ramp(measured, now_ns)
         last = self.limits.clip(measured) if self._held is None else self._held
         wanted = self._convention.target(step.action, measured)
         target = self._convention.slowed(wanted, measured, last, self.limits.velocity * self._period_s)
@@ -316,14 +349,14 @@ class Executor:
             self._held = None
         self._filter.rest()
 
-    def _absolute(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | None:
-        """Relative columns anchored at the state of the chunk's observation; unknown by now: at the newest state.
+    def _absolute(self, chunk: ActionChunk) -> ActionChunk | None:
+        """Relative columns anchored at the state of the chunk's observation.
 
-        None where no state is known: taken as absolute, offsets would send the robot towards zero.
+        None where that is not known: offsets from any other state, or from zero, are another motion.
         """
         if not self._relative.any():
             return chunk
-        base = self._joints.at(chunk.stamp_ns) or self._joints.at(now_ns)
+        base = self._joints.at(chunk.stamp_ns)
         if base is None:
             return None
         return dataclasses.replace(chunk, actions=to_absolute(chunk.actions, base.values, self._relative))

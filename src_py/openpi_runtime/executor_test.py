@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from openpi_runtime.conftest import PERIOD_NS, Rig, twin_limits
-from openpi_runtime.executor import NO_CHUNK, ExecutorRules
+from openpi_runtime.executor import FIRST_CHUNK, NO_CHUNK, ExecutorRules
 from openpi_runtime.modes import Mode
 from openpi_runtime.robots import RobotSpec
 
@@ -27,7 +27,7 @@ def test_nothing_is_commanded_before_run(rig: Rig) -> None:
 def test_run_without_a_chunk_holds_without_commanding(rig: Rig) -> None:
     rig.executor.run(True)
     result = rig.tick()
-    assert (result.mode, result.reason, result.command) == (Mode.HOLD, NO_CHUNK, None)
+    assert (result.mode, result.reason, result.command) == (Mode.HOLD, FIRST_CHUNK, None)
     assert result.starved_ticks == 0
 
 
@@ -38,7 +38,7 @@ def test_a_run_starts_without_the_chunks_of_the_run_before(rig: Rig) -> None:
     rig.tick()
     rig.executor.run(True)
     result = rig.tick()
-    assert (result.mode, result.reason, result.command) == (Mode.HOLD, NO_CHUNK, None)
+    assert (result.mode, result.reason, result.command) == (Mode.HOLD, FIRST_CHUNK, None)
 
 
 def test_clean_chunk_passes_unchanged_and_in_line(rig: Rig) -> None:

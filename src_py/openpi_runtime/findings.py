@@ -6,6 +6,8 @@ import dataclasses
 import enum
 from collections.abc import Sequence
 
+from openpi_runtime.sync import FUTURE_NS
+
 
 class Level(enum.Enum):
     """How bad it is."""
@@ -51,6 +53,7 @@ class Heard:
         kinds: message types of its publishers, one each.
         arrivals: number of messages.
         ages_s: of each message's stamp when it came, on the graph's clock.
+        unstamped: number of messages whose stamp is zero.
         names: joints named.
     """
 
@@ -58,10 +61,10 @@ class Heard:
     seconds: float = 1.0
     arrivals: int = 0
     ages_s: Sequence[float] = ()
+    unstamped: int = 0
     names: frozenset[str] = frozenset()
 
 
-FUTURE_S = 0.1  # a stamp this far ahead is no jitter
 RATE_SLACK = 0.9  # of the rate that is wanted: a few seconds hold a message more or less
 
 
@@ -91,6 +94,14 @@ def judge_senders(topic: str, senders: Sequence[str], takers: int) -> Finding | 
     return Finding(level=Level.OK, subject=topic, text=f"commanded by {senders[0]}") if senders else None
 
 
+def judge_shadow(topic: str, senders: Sequence[str]) -> Finding | None:
+    """What a dry run publishes beside a topic of commands; None where there is none."""
+    if not senders:
+        return None
+    text = f"dry run of {', '.join(sorted(senders))}: these commands reach no controller"
+    return Finding(level=Level.OK, subject=topic, text=text)
+
+
 def _silence(wanted: Wanted, heard: Heard) -> Finding | None:
     if not heard.kinds:
         return _error(wanted, "nobody publishes it", "Start the driver, or remap its topic to this name.")
@@ -104,12 +115,14 @@ def _silence(wanted: Wanted, heard: Heard) -> Finding | None:
 
 
 def _stamps(wanted: Wanted, heard: Heard) -> Finding | None:
+    if heard.unstamped:
+        return _error(wanted, "its stamps are zero", "Let its driver fill in header.stamp; the nodes use no other.")
     age = _typical(heard.ages_s)
     if age > wanted.max_age_s:
         advice = "Synchronise the computers' clocks, or see whether /clock and use_sim_time belong together."
         return _error(wanted, f"is stamped {age:.3g} s before it comes, at most {wanted.max_age_s:g} is used", advice)
-    if age < -FUTURE_S:
-        return _warning(wanted, f"is stamped {-age:.3g} s in the future", "Synchronise the computers' clocks.")
+    if age < -FUTURE_NS / 1e9:
+        return _error(wanted, f"is stamped {-age:.3g} s in the future", "Synchronise the computers' clocks.")
     return None
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from openpi_runtime.findings import Finding, Heard, Level, Wanted, judge, judge_senders
+from openpi_runtime.findings import Finding, Heard, Level, Wanted, judge, judge_senders, judge_shadow
 
 IMAGE, JOINTS = "sensor_msgs/msg/Image", "sensor_msgs/msg/JointState"
 WANTED = Wanted(topic="joint_states", kind=JOINTS, min_hz=20, max_age_s=0.2, names=("elbow", "wrist"))
@@ -23,7 +23,8 @@ def test_what_is_as_it_should_be() -> None:
         ({"kinds": (IMAGE,)}, Level.ERROR, f"is {IMAGE} instead of {JOINTS}", "Correct the topic"),
         ({"arrivals": 0, "ages_s": []}, Level.ERROR, "nothing came in 2 s", "DDS profile"),
         ({"ages_s": [3.0] * 100}, Level.ERROR, "is stamped 3 s before it comes, at most 0.2 is used", "clocks"),
-        ({"ages_s": [-1.5] * 100}, Level.WARN, "is stamped 1.5 s in the future", "clocks"),
+        ({"ages_s": [-1.5] * 100}, Level.ERROR, "is stamped 1.5 s in the future", "clocks"),
+        ({"unstamped": 1}, Level.ERROR, "its stamps are zero", "fill in header.stamp"),
         ({"names": frozenset({"wrist"})}, Level.ERROR, "lacks elbow", "It names wrist: correct `joints`"),
         ({"arrivals": 20}, Level.WARN, "10.0 Hz, fewer than 20", "rate_hz"),
     ],
@@ -63,3 +64,4 @@ def test_who_commands(senders: list[str], takers: int, level: Level, text: str) 
 
 def test_a_topic_nobody_commands_on_is_no_finding() -> None:
     assert judge_senders("commands", [], 1) is None
+    assert judge_shadow("dry_run/commands", []) is None

@@ -63,8 +63,8 @@ class Gripper:
     channel: GripperChannel | None = None
 
 
-def parse_gripper(entry: Entry) -> Gripper:
-    """Reads the `gripper` of a group.
+def parse_gripper(entry: Entry, convention: Span) -> Gripper:
+    """Reads the `gripper` of a group; `convention` has the ends of its runtime units.
 
     Raises:
         SpecError: a field is missing, unknown or wrong.
@@ -81,7 +81,7 @@ def parse_gripper(entry: Entry) -> Gripper:
         command_joint=fields["command_joint"].text(),
         calibration=calibrations[chosen],
         calibrations=calibrations,
-        threshold=fields["threshold"].number(-100, 100) if "threshold" in fields else None,
+        threshold=fields["threshold"].number(*sorted((convention.closed, convention.open))) if "threshold" in fields else None,
         channel=_channel(fields["channel"]) if "channel" in fields else None,
     )
 

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from openpi_runtime.robots import Column, Group, RobotSpec
-from openpi_runtime.sync import Gap, Missing
+from openpi_runtime.sync import Gap, Missing, stamp_problem
 
-HISTORY = 64  # merged states remembered, to look up the state at an observation's time
+HISTORY_NS = 5_000_000_000  # of merged states, to look up the state at an observation's time: longer than any request
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,8 @@ class JointMerger:
         self._columns = tuple(columns)
         self._max_age_ns = max_age_ns
         self._readings: dict[tuple[str, str], _Reading] = {}
-        self._history: collections.deque[JointSample] = collections.deque(maxlen=HISTORY)
+        self._problems: dict[str, str] = {}
+        self._history: collections.deque[JointSample] = collections.deque()
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -51,9 +52,12 @@ class JointMerger:
 
         A joint it does not name keeps its old reading, and so grows too old.
 
-        A stamp ahead of the clock counts as now; readings that are not finite, or older than the one held, are
-        left out.
+        A stamp slightly ahead of the clock counts as now. Left out are messages whose stamp says nothing
+        (`sync.stamp_problem`), and readings that are not finite, or older than the one held.
         """
+        self._problems[topic] = stamp_problem(stamp_ns, now_ns)
+        if self._problems[topic]:
+            return
         stamp_ns = stamp_ns if now_ns is None else min(stamp_ns, now_ns)
         given = {name: float(value) for name, value in zip(names, positions, strict=False) if np.isfinite(value)}
         for group in self._spec.groups:
@@ -68,8 +72,9 @@ class JointMerger:
         return self._merged()
 
     def at(self, stamp_ns: int) -> JointSample | None:
-        """The newest merged state at or before stamp_ns, None where none is remembered."""
-        return next((sample for sample in reversed(self._history) if sample.stamp_ns <= stamp_ns), None)
+        """The newest merged state at or before stamp_ns, None where none is remembered that is young enough then."""
+        found = next((sample for sample in reversed(self._history) if sample.stamp_ns <= stamp_ns), None)
+        return None if found is None or stamp_ns - found.stamp_ns > self._max_age_ns else found
 
     def ages_s(self, now_ns: int) -> dict[str, float | str]:
         """Age of the oldest reading of each topic; "never" where a joint of it never came."""
@@ -85,6 +90,7 @@ class JointMerger:
         """Forgets every reading, as after a jump of the clock."""
         self._readings.clear()
         self._history.clear()
+        self._problems.clear()
 
     def _take(self, group: Group, topic: str, stamp_ns: int, given: dict[str, float]) -> None:
         for joint in (*group.joints, *group.sensed):
@@ -105,6 +111,8 @@ class JointMerger:
             merged = self._merged()
             if not self._history or merged.stamp_ns > self._history[-1].stamp_ns:
                 self._history.append(merged)
+                while merged.stamp_ns - self._history[0].stamp_ns > HISTORY_NS:
+                    self._history.popleft()
 
     def _merged(self) -> JointSample:
         readings = [self._readings[column.group, column.joint] for column in self._columns]
@@ -118,11 +126,12 @@ class JointMerger:
         held = self._readings.get((column.group, column.joint))
         topic = self._source(column)
         limit = self._max_age_ns / 1e9
-        if held is None:
-            return Gap(name=f"{topic} {column.joint}", age_s=None, max_age_s=limit)
-        if now_ns - held.stamp_ns > self._max_age_ns:
-            return Gap(name=f"{topic} {column.joint}", age_s=(now_ns - held.stamp_ns) / 1e9, max_age_s=limit)
-        return None
+        age_ns = None if held is None else now_ns - held.stamp_ns
+        if age_ns is not None and age_ns <= self._max_age_ns:
+            return None
+        age_s = None if age_ns is None else age_ns / 1e9
+        problem = self._problems.get(topic, "")
+        return Gap(name=f"{topic} {column.joint}", age_s=age_s, max_age_s=limit, problem=problem)
 
 
 def _by_source(gaps: list[Gap]) -> tuple[Gap, ...]:
@@ -135,6 +144,7 @@ def _by_source(gaps: list[Gap]) -> tuple[Gap, ...]:
             name=f"{topic} ({', '.join(gap.name.split(' ', 1)[1] for gap in members)})",
             age_s=age,
             max_age_s=members[0].max_age_s,
+            problem=members[0].problem,
         )
         for (topic, age), members in groups.items()
     )

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from openpi_runtime.joints import JointMerger, JointSample
+from openpi_runtime.joints import HISTORY_NS, JointMerger, JointSample
 from openpi_runtime.robots import RobotSpec, load_robot
-from openpi_runtime.sync import Missing
+from openpi_runtime.sync import FUTURE_NS, Missing
 
 AGE = 200_000_000
 
@@ -35,9 +35,9 @@ def test_aloha_messages_as_the_driver_sends_them() -> None:
 
 
 def test_names_what_is_missing_and_what_is_old(merger: JointMerger) -> None:
-    merger.update("left/joint_states", 0, ["elbow", "finger"], [0, 0])
-    merger.update("right/joint_states", AGE, ["elbow"], [0])
-    missing = merger.sample(2 * AGE)
+    merger.update("left/joint_states", AGE, ["elbow", "finger"], [0, 0])
+    merger.update("right/joint_states", 2 * AGE, ["elbow"], [0])
+    missing = merger.sample(3 * AGE)
     assert isinstance(missing, Missing)
     text = str(missing)
     assert "left/joint_states (elbow, gripper) is 0.40 s old" in text
@@ -54,11 +54,38 @@ def test_readings_that_are_not_finite_or_not_newer_are_left_out(merger: JointMer
     assert sample.values[0] == 1.0
 
 
-def test_a_stamp_ahead_of_the_clock_counts_as_now(merger: JointMerger) -> None:
+def test_a_stamp_slightly_ahead_of_the_clock_counts_as_now(merger: JointMerger) -> None:
     for topic in merger.topics:
-        merger.update(topic, 10**12, ["elbow", "finger"], [0, 0], now_ns=100)
+        merger.update(topic, FUTURE_NS + 100, ["elbow", "finger"], [0, 0], now_ns=100)
     assert isinstance(merger.sample(100), JointSample)
     assert isinstance(merger.sample(101 + AGE), Missing)
+
+
+@pytest.mark.parametrize(("stamp_ns", "problem"), [(0, "stamps are zero"), (10**12, "stamps are ahead of the clock")])
+def test_a_stamp_that_says_nothing_is_left_out_and_told(merger: JointMerger, stamp_ns: int, problem: str) -> None:
+    for topic in merger.topics:
+        merger.update(topic, AGE, ["elbow", "finger"], [1.0, 0], now_ns=AGE)
+    merger.update("left/joint_states", stamp_ns, ["elbow", "finger"], [5.0, 0], now_ns=AGE)
+    sample = merger.sample(2 * AGE)
+    assert isinstance(sample, JointSample)
+    assert sample.values[0] == 1.0
+    missing = merger.sample(2 * AGE + 1)
+    assert isinstance(missing, Missing)
+    assert f"left/joint_states (elbow, gripper) cannot be used, its {problem}" in str(missing)
+    assert "right/joint_states (elbow, gripper) is 0.20 s old" in str(missing)
+    for topic in merger.topics:
+        merger.update(topic, 2 * AGE, ["elbow", "finger"], [2.0, 0], now_ns=2 * AGE)
+    assert isinstance(merger.sample(2 * AGE + 1), JointSample)
+
+
+def test_a_state_is_not_known_for_a_time_long_after_it(merger: JointMerger) -> None:
+    for stamp in (AGE, AGE + HISTORY_NS + 1):
+        for topic in merger.topics:
+            merger.update(topic, stamp, ["elbow", "finger"], [0, 0])
+        assert merger.at(stamp) is not None
+        assert merger.at(stamp + AGE) is not None
+        assert merger.at(stamp + AGE + 1) is None
+    assert merger.at(AGE) is None  # forgotten
 
 
 def test_history_answers_for_a_time(merger: JointMerger) -> None:

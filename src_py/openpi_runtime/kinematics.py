@@ -43,6 +43,10 @@ class Kinematics:
         """The moving joints."""
         return tuple(self._model.names)[1:]
 
+    def unit(self, joint: str) -> str:
+        """What a joint's position is measured in: rad, or m where it slides."""
+        return "m" if self._joint(joint).shortname().startswith("JointModelP") else "rad"
+
     def has_frame(self, name: str) -> bool:
         """Whether there is a link, or a joint, of that name."""
         return bool(self._model.existFrame(name))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+
+_RELATIVE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 
 class SpecError(ValueError):
@@ -46,12 +50,12 @@ class Entry:
             SpecError: not a mapping, a key is missing, or a key is unknown.
         """
         entries = self.entries()
+        for name, entry in entries.items():  # first, since a misspelt field is a missing one too
+            if name not in required + optional:
+                raise entry.error(f"is not a known field; allowed: {', '.join(required + optional)}")
         for name in required:
             if name not in entries:
                 raise self.error(f"lacks the field {name!r}; needed are {', '.join(required)}")
-        for name, entry in entries.items():
-            if name not in required + optional:
-                raise entry.error(f"is not a known field; allowed: {', '.join(required + optional)}")
         return entries
 
     def entries(self) -> dict[str, Entry]:
@@ -85,8 +89,11 @@ class Entry:
     def relative_name(self) -> str:
         """The relative name of a topic or action."""
         name = self.text()
-        if name.startswith("/"):
-            raise self.wrong("a relative topic name, so that a namespace moves the whole robot")
+        if not _RELATIVE_NAME.fullmatch(name):
+            raise self.wrong(
+                "a relative topic name, so that a namespace moves the whole robot: letters, digits and _ between "
+                "slashes, none of the parts beginning with a digit"
+            )
         return name
 
     def number(self, low: float, high: float) -> float:

@@ -65,7 +65,8 @@ class RequestPlanner:
     def on_progress(self, progress: Progress) -> None:
         """Takes the executor's report; the step at which a chunk was entered is its measured delay."""
         before = self._progress
-        entered = progress.chunk_id and (before is None or before.chunk_id != progress.chunk_id)
+        # A first report says nothing: it may come in the middle of a chunk.
+        entered = before is not None and progress.chunk_id and before.chunk_id != progress.chunk_id
         if entered and progress.mode is Mode.RUNNING:
             self.delays.measured(max(0, progress.next_step - 1))
         self._progress = progress

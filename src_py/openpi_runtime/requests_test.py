@@ -101,6 +101,17 @@ def test_rtc_sends_the_rest_of_the_chunk_with_the_measured_delay() -> None:
     assert fields["rtc/guidance_weight"] == 5.0
 
 
+def test_a_chunk_that_the_executor_is_in_the_middle_of_tells_no_delay() -> None:
+    planner = RequestPlanner("rtc", PERIOD_NS)
+    planner.on_progress(progress(17, 40))  # of the policy node before this one
+    assert planner.delays.expect() == 0
+    planner.on_progress(progress(1, 5))
+    assert planner.delays.expect() == 4
+    planner.reset()
+    planner.on_progress(progress(1, 30))
+    assert planner.delays.expect() == 4
+
+
 def test_rtc_sends_what_the_executor_plays_not_what_the_policy_said() -> None:
     planner = running("rtc")
     planner.ask(25 * PERIOD_NS)

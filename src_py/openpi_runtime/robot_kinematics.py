@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from openpi_runtime import located_yaml, paths
 from openpi_runtime.kinematics import Kinematics, urdf_joints
 from openpi_runtime.located_yaml import Entry
-from openpi_runtime.robots import Group, RobotSpec
+from openpi_runtime.robots import Column, Group, RobotSpec
 
 
 def robot_kinematics(robot: RobotSpec) -> Kinematics:
     """The kinematic tree of a robot's URDF, which has everything that the description names in it.
 
     Raises:
-        SpecError: the description names a URDF, a joint or a frame that is not there, or rests beyond a joint's range
-            (file, line, field, value, what is allowed).
+        SpecError: the description names a URDF, a joint or a frame that is not there, gives a joint another unit, keeps
+            more of its range than there is, or rests beyond it (file, line, field, value, what is allowed).
     """
     top = located_yaml.load(robot.source).entries()
     if not robot.urdf_path.is_file():
@@ -21,22 +23,40 @@ def robot_kinematics(robot: RobotSpec) -> Kinematics:
     kinematics = Kinematics.from_file(robot.urdf_path)
     for entry, group in zip(top["groups"].items(), robot.groups, strict=True):
         _check_group(entry.entries(), robot, group, kinematics)
+    for field, columns in (("state", robot.state), ("action", robot.action)):
+        _check_units(top[field], columns, robot, kinematics)
+    if "limits" in top:
+        _check_margin(top["limits"].entries(), robot, kinematics)
     if "rest" in top:
         _check_rest(top["rest"], robot, kinematics)
     return kinematics
 
 
 def _check_group(fields: dict[str, Entry], robot: RobotSpec, group: Group, kinematics: Kinematics) -> None:
-    if group.pose:
-        return  # commanded by deltas of a pose, not by joints; the controller has the kinematics
     needed = urdf_joints(robot)
-    for entry, joint in zip(fields["joints"].items(), group.joints, strict=True):
+    # A group commanded by deltas of a pose has no joints of its own: the controller has the kinematics.
+    for entry, joint in zip(fields["joints"].items() if not group.pose else (), group.joints, strict=not group.pose):
         name = group.urdf_prefix + joint
         if name in needed and name not in kinematics.joint_names:
             known = ", ".join(kinematics.joint_names)
             raise entry.wrong(f"joints of the URDF, less urdf_prefix {group.urdf_prefix!r}; it has {known}")
     if group.end_effector and not kinematics.has_frame(group.end_effector):
         raise fields["end_effector"].wrong(f"a link or joint of {robot.urdf_path.name}")
+
+
+def _check_units(entry: Entry, columns: Sequence[Column], robot: RobotSpec, kinematics: Kinematics) -> None:
+    for item, column in zip(entry.items(), columns, strict=True):
+        joint = robot.group(column.group).urdf_prefix + column.joint
+        if column.unit in ("rad", "m") and joint in kinematics.joint_names and column.unit != kinematics.unit(joint):
+            raise item.entries()["unit"].wrong(f"{kinematics.unit(joint)}, since the URDF's {joint} is measured in it")
+
+
+def _check_margin(limits: dict[str, Entry], robot: RobotSpec, kinematics: Kinematics) -> None:
+    joints = urdf_joints(robot)
+    lower, upper, _ = kinematics.limits(joints)
+    for joint, room in zip(joints, (upper - lower) / 2, strict=True):
+        if room <= robot.limits.position_margin:
+            raise limits["position_margin"].wrong(f"less than {room:g}, half the range of {joint} in the URDF")
 
 
 def _check_rest(entry: Entry, robot: RobotSpec, kinematics: Kinematics) -> None:

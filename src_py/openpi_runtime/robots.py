@@ -21,7 +21,7 @@ CONTROLLERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 INTERFACES = ("position", "velocity")
 ROLES = ("base", "left_wrist", "right_wrist", "extra")
-UNITS = ("rad", "m", "rad/s", "m/s", "gripper", "none")
+UNITS = ("rad", "m", "none")  # of joints; a gripper's is "gripper"
 KINDS = ("absolute", "relative", "velocity", "delta")
 POSE_AXES = ("x", "y", "z", "rx", "ry", "rz")
 """Coordinates of an end effector's pose: position [m], orientation as axis-angle [rad]."""
@@ -207,12 +207,12 @@ def _parse(path: Path, _modified: int) -> RobotSpec:
         required=("name", "rate_hz", "executed_steps", "urdf", "groups", "cameras", "state", "action"),
         optional=_OPTIONAL,
     )
-    groups = _unique(tuple(_group(entry) for entry in top["groups"].items()), top["groups"])
+    convention = parse_span(top["gripper_convention"]) if "gripper_convention" in top else Span(closed=0.0, open=1.0)
+    groups = _unique(tuple(_group(entry, convention) for entry in top["groups"].items()), top["groups"])
     state = _columns(top["state"], groups)
     action = _commanded(_columns(top["action"], groups, commanded=True), top["action"], groups)
     _check_relative(action, state, top["action"])
     cameras = _unique(tuple(_camera(entry) for entry in top["cameras"].items()), top["cameras"])
-    convention = parse_span(top["gripper_convention"]) if "gripper_convention" in top else Span(closed=0.0, open=1.0)
     return RobotSpec(
         name=top["name"].text(),
         description=_text(top, "description"),
@@ -275,7 +275,7 @@ def _velocity_step(top: dict[str, Entry], action: tuple[Column, ...]) -> float:
     return 0.0
 
 
-def _group(entry: Entry) -> Group:
+def _group(entry: Entry, convention: Span) -> Group:
     fields = entry.mapping(
         required=("name", "joint_states", "controllers"),
         optional=("joints", "pose", "sensed", "urdf_prefix", "end_effector", "gripper"),
@@ -289,7 +289,7 @@ def _group(entry: Entry) -> Group:
         urdf_prefix=_text(fields, "urdf_prefix"),
         end_effector=_text(fields, "end_effector"),
         joint_states=fields["joint_states"].relative_name(),
-        gripper=parse_gripper(fields["gripper"]) if "gripper" in fields else None,
+        gripper=parse_gripper(fields["gripper"], convention) if "gripper" in fields else None,
         controllers={name: _controller(name, topics) for name, topics in controllers.items()},
         pose=fields["pose"].relative_name() if "pose" in fields else "",
         sensed=tuple(joint.text() for joint in fields["sensed"].items()) if "sensed" in fields else (),
@@ -330,13 +330,22 @@ def _column(entry: Entry, groups: tuple[Group, ...], commanded: bool) -> Column:
     fields = entry.mapping(required=("name", "unit", "group", "joint"), optional=("kind",))
     name = fields["group"].text(tuple(group.name for group in groups))
     group = next(group for group in groups if group.name == name)
+    joint = fields["joint"].text(group.command_joints if commanded else group.command_joints + group.sensed)
     return Column(
         name=fields["name"].text(),
-        unit=fields["unit"].text(UNITS),
+        unit=fields["unit"].text(_units(group, joint)),
         group=name,
-        joint=fields["joint"].text(group.command_joints if commanded else group.command_joints + group.sensed),
+        joint=joint,
         kind=fields["kind"].text(KINDS) if "kind" in fields else "absolute",
     )
+
+
+def _units(group: Group, joint: str) -> tuple[str, ...]:
+    if group.gripper is not None and joint == group.gripper.name:
+        return ("gripper",)
+    if group.pose and joint in POSE_AXES:
+        return ("m" if joint in POSE_AXES[:3] else "rad", "none")
+    return UNITS
 
 
 def _commanded(columns: tuple[Column, ...], entry: Entry, groups: tuple[Group, ...]) -> tuple[Column, ...]:

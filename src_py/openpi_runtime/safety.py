@@ -126,6 +126,11 @@ class SafetyFilter:
         self._strikes = 0
         self._velocity = np.zeros_like(self._velocity)
 
+    def misplaced(self, measured: Vector) -> str:
+        """Which joints are measured so far outside their limits that a reading must be wrong; empty where none is."""
+        wrong = (self._beyond(measured) > self.rules.tolerance * self.limits.range) & ~self.limits.gripper
+        return f"{self._worst(wrong)} measured beyond the limits" if wrong.any() else ""
+
     def check(self, target: Vector, last: Vector) -> Verdict:
         """Checks a target against the last command (within limits). HOLD returns the last command."""
         last = self.limits.clip(last)
@@ -144,7 +149,7 @@ class SafetyFilter:
         limits = self.limits
         if not np.isfinite(target).all():
             raise _Refused(f"{self._worst(~np.isfinite(target))} is not finite")
-        beyond = np.maximum(limits.lower - target, target - limits.upper)
+        beyond = self._beyond(target)
         self._refuse(beyond > self.rules.tolerance * limits.range, beyond, "is beyond its limits by {:.3f}")
         step = np.where(limits.gripper | limits.delta, 0.0, np.abs(target - last))
         self._refuse(step > self.rules.max_step, step, "is a step of {:.3f} from the last command")
@@ -181,6 +186,10 @@ class SafetyFilter:
             if (place < box.lower).any() or (place > box.upper).any():
                 at = ", ".join(f"{value:.3f}" for value in place)
                 raise _Refused(f"{name} would leave the workspace, at ({at}) m")
+
+    def _beyond(self, place: Vector) -> Vector:
+        """How far a place is outside the limits of position; negative inside."""
+        return np.maximum(self.limits.lower - place, place - self.limits.upper)
 
     def _refuse(self, wrong: Bool[np.ndarray, " d"], size: Vector, text: str) -> None:
         if wrong.any():

@@ -90,6 +90,8 @@ class Latest:
             index = cursor.advance(now_ns)
             if index is not None:
                 return _step(cursor, index)
+            if now_ns > cursor.chunk.stamp_ns:  # it has ended: what was planned before it is not taken up again
+                return None
         return None
 
     def clear(self) -> None:

@@ -7,23 +7,46 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+FUTURE_NS = 100_000_000  # how far ahead of the clock a stamp may be: messages overtake /clock
+
+
+def stamp_problem(stamp_ns: int, now_ns: int | None) -> str:
+    """Why nobody can tell by its stamp how old a message is; empty where one can.
+
+    One rule for cameras and for what measures the state, in every node. now_ns: None where there is no clock to
+    compare with, as in a bag.
+    """
+    if stamp_ns == 0:
+        return "its stamps are zero: its driver must fill in header.stamp"
+    if now_ns is not None and stamp_ns > now_ns + FUTURE_NS:
+        return "its stamps are ahead of the clock: synchronise the clocks"
+    return ""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gap:
-    """One thing that is missing. age_s is None where it never came."""
+    """One thing that is missing.
+
+    Attributes:
+        age_s: None where it never came.
+        problem: why what comes is of no use, see `stamp_problem`; empty where nothing comes.
+    """
 
     name: str
     age_s: float | None
     max_age_s: float
+    problem: str = ""
 
     def __str__(self) -> str:
-        if self.age_s is None:
-            return f"{self.name} never came"
+        if self.problem or self.age_s is None:
+            return self.steady
         return f"{self.name} is {self.age_s:.2f} s old (at most {self.max_age_s:g} s)"
 
     @property
     def steady(self) -> str:
         """The same in words that do not change while the gap lasts."""
+        if self.problem:
+            return f"{self.name} cannot be used, {self.problem}"
         return f"{self.name} never came" if self.age_s is None else f"{self.name} older than {self.max_age_s:g} s"
 
 
@@ -69,23 +92,23 @@ class Stream:
 class ObservationSync:
     """Keeps the last values of each stream and picks the newest at or before a time."""
 
-    def __init__(self, streams: Sequence[Stream], keep: int = 8, future_ns: int = 100_000_000) -> None:
-        """keep: values remembered per stream; future_ns: how far ahead of the clock a stamp may be."""
+    def __init__(self, streams: Sequence[Stream], keep: int = 8) -> None:
+        """keep: values remembered per stream."""
         self._streams = {stream.name: stream for stream in streams}
         self._values: dict[str, collections.deque[tuple[int, Any]]] = {
             stream.name: collections.deque(maxlen=keep) for stream in streams
         }
-        self._future_ns = future_ns
+        self._problems: dict[str, str] = {}
         self.rejected: collections.Counter[str] = collections.Counter()
 
     def add(self, stream: str, stamp_ns: int, value: Any, now_ns: int | None = None) -> bool:
-        """Takes a value; False where its stamp is not newer than the last one, or (now_ns given) in the future.
+        """Takes a value; False where its stamp is not newer than the last one, or says nothing (`stamp_problem`).
 
         A source whose stamp is frozen or jumps back thus ages like a silent one.
         """
         values = self._values[stream]
-        ahead = now_ns is not None and stamp_ns > now_ns + self._future_ns
-        if ahead or (values and stamp_ns <= values[-1][0]):
+        self._problems[stream] = stamp_problem(stamp_ns, now_ns)
+        if self._problems[stream] or (values and stamp_ns <= values[-1][0]):
             self.rejected[stream] += 1
             return False
         values.append((stamp_ns, value))
@@ -113,10 +136,12 @@ class ObservationSync:
         """Forgets every value, as after a jump of the clock."""
         for values in self._values.values():
             values.clear()
+        self._problems.clear()
 
     def _pick(self, name: str, now_ns: int) -> tuple[int, Any] | None:
         return next(((stamp, value) for stamp, value in reversed(self._values[name]) if stamp <= now_ns), None)
 
     def _gap(self, name: str, pick: tuple[int, Any] | None, now_ns: int) -> Gap:
         age = None if pick is None else (now_ns - pick[0]) / 1e9
-        return Gap(name=name, age_s=age, max_age_s=self._streams[name].max_age_ns / 1e9)
+        limit = self._streams[name].max_age_ns / 1e9
+        return Gap(name=name, age_s=age, max_age_s=limit, problem=self._problems.get(name, ""))

@@ -27,15 +27,15 @@ def test_newest_at_or_before(sync: ObservationSync) -> None:
 
 
 def test_says_what_is_missing_by_name_and_age(sync: ObservationSync) -> None:
-    sync.add("top", 0, "image")
-    missing = sync.sample(SECOND)
+    sync.add("top", SECOND, "image")
+    missing = sync.sample(2 * SECOND)
     assert isinstance(missing, Missing)
     assert str(missing) == "top is 1.00 s old (at most 0.5 s); state never came"
 
 
 def test_optional_streams_are_left_out_when_old(sync: ObservationSync) -> None:
     for name in ("top", "state", "low"):
-        sync.add(name, 0 if name == "low" else 2 * SECOND, name)
+        sync.add(name, 1 if name == "low" else 2 * SECOND, name)
     sample = sync.sample(2 * SECOND)
     assert isinstance(sample, Observation)
     assert set(sample.values) == {"top", "state"}
@@ -43,9 +43,9 @@ def test_optional_streams_are_left_out_when_old(sync: ObservationSync) -> None:
 
 def test_frozen_stamp_ages(sync: ObservationSync) -> None:
     for now in range(10):
-        sync.add("state", now * SECOND // 10, now)
-        assert sync.add("top", 0, "again") == (now == 0)
-    missing = sync.sample(SECOND * 9 // 10)
+        sync.add("state", SECOND + now * SECOND // 10, now)
+        assert sync.add("top", SECOND, "again") == (now == 0)
+    missing = sync.sample(SECOND + SECOND * 9 // 10)
     assert isinstance(missing, Missing)
     assert "top is 0.90 s old" in str(missing)
     assert sync.rejected["top"] == 9
@@ -56,6 +56,16 @@ def test_stamps_that_jump_back_or_ahead_are_refused(sync: ObservationSync) -> No
     assert not sync.add("top", SECOND // 2, "back", now_ns=SECOND)
     assert not sync.add("top", 3 * SECOND, "ahead", now_ns=SECOND)
     assert sync.ages_s(2 * SECOND) == {"top": 1.0, "state": None, "low": None}
+    missing = sync.sample(2 * SECOND)
+    assert isinstance(missing, Missing)
+    assert "top cannot be used, its stamps are ahead of the clock" in str(missing)
+
+
+def test_a_stamp_of_zero_is_no_time(sync: ObservationSync) -> None:
+    assert not sync.add("top", 0, "a", now_ns=SECOND)
+    missing = sync.sample(SECOND)
+    assert isinstance(missing, Missing)
+    assert missing.steady.startswith("top cannot be used, its stamps are zero: its driver must fill in header.stamp")
 
 
 def test_clear_takes_any_stamp_again(sync: ObservationSync) -> None:

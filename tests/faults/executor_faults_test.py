@@ -135,6 +135,17 @@ def test_missing_joint_holds_and_is_named(going: World, report: Report) -> None:
     going.wait_mode(RUNNING)
 
 
+def test_joint_states_without_stamps_hold_and_the_driver_is_told(going: World) -> None:
+    fault = time.monotonic()
+    going.stamped = False
+    going.sway()
+    held = going.wait_mode(HOLD, "its stamps are zero: its driver must fill in header.stamp")
+    assert held - fault < 0.2 + PERIOD_S + SLACK_S
+    going.stamped = True
+    going.sway()
+    going.wait_mode(RUNNING)
+
+
 def test_estop_at_any_moment(going: World, report: Report) -> None:
     for _ in range(5):
         time.sleep(random.uniform(0.0, 0.1))

@@ -70,7 +70,7 @@ class World:
         self.diagnostics: list[tuple[float, str, bytes, str]] = []
         self.chunks: list[tuple[float, ActionChunkMsg]] = []
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.clock_runs, self.clock_ns, self.joints_run = True, 50_000_000_000, True
+        self.clock_runs, self.clock_ns, self.joints_run, self.stamped = True, 50_000_000_000, True, True
         self.chunk_id = 0
         self.moved_by_hand: list[float] = []
         self._chunk_publisher = self.node.create_publisher(ActionChunkMsg, "stub/action_chunk", qos.CHUNK)
@@ -185,7 +185,7 @@ class World:
         """IDLE, then RUNNING on a fresh chunk, whatever was before."""
         self.mock.silent.clear()
         self.mock.missing.clear()
-        self.clock_runs = True
+        self.clock_runs = self.stamped = True
         self.reset()
         self.run(False)
         self.wait_mode(IDLE)
@@ -284,7 +284,7 @@ class World:
         if self.simulated and self.clock_runs:
             self.clock_ns += self.robot.period_ns
         if self.joints_run and (self.clock_runs or not self.simulated):
-            self.mock.publish_joints(self.now_ns())
+            self.mock.publish_joints(self.now_ns() if self.stamped else 0)
         if self.simulated and self.clock_runs:
             self._clock_publisher.publish(Clock(clock=to_time(self.clock_ns)))
 

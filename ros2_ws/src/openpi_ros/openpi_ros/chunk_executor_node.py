@@ -85,7 +85,7 @@ class ChunkExecutorNode(lifecycle.ManagedNode):
     def _listen(self, topic: str, kind: type) -> None:
         def on_state(message: StateMessage) -> None:
             now_ns = self._now_ns()
-            stamp_ns = time_ns(message.header.stamp) or now_ns
+            stamp_ns = time_ns(message.header.stamp)
             names, positions = reading(message)
             with self._lock:
                 self._executor.on_joint_state(topic, stamp_ns, names, positions, now_ns)
@@ -206,6 +206,7 @@ def _rules(params: dict[str, Any]) -> ExecutorRules:
         clock_stop_s=params["clock_stop"],
         clock_jump_s=params["clock_jump"],
         chunk_silence_s=params["chunk_silence"],
+        first_chunk_s=params["first_chunk"],
         ramp_speed=params["ramp_speed"],
         ramp_gripper_speed=params["ramp_gripper_speed"],
         safety=SafetyRules(

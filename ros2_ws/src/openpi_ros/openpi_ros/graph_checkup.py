@@ -16,8 +16,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from openpi_ros import qos, velocity_guard
 from openpi_ros.conversions import time_ns
 from openpi_ros.outputs import command_topics
+from openpi_ros.outputs.channels import SHADOW
 from openpi_ros.robot_state import reading, state_topics
-from openpi_runtime.findings import Finding, Heard, Level, Wanted, judge, judge_senders
+from openpi_runtime.findings import Finding, Heard, Level, Wanted, judge, judge_senders, judge_shadow
 from openpi_runtime.modes import Mode
 from openpi_runtime.robots import RobotSpec
 
@@ -80,6 +81,7 @@ class _Stream:
         self.wanted = wanted
         self._node = node
         self._ages_s: list[float] = []
+        self._unstamped = 0
         self._names: set[str] = set()
         self._reads = kind not in (Image, CompressedImage)
         topic = node.create_subscription(kind, wanted.topic, self._on_message, qos.SENSOR).topic_name
@@ -92,10 +94,13 @@ class _Stream:
     def forget(self) -> None:
         """Starts afresh: what came before was compared with another clock."""
         self._ages_s.clear()
+        self._unstamped = 0
 
     def _on_message(self, message: Any) -> None:
         now_ns = self._node.get_clock().now().nanoseconds
-        self._ages_s.append((now_ns - time_ns(message.header.stamp)) / 1e9)
+        stamp_ns = time_ns(message.header.stamp)
+        self._ages_s.append((now_ns - stamp_ns) / 1e9)
+        self._unstamped += stamp_ns == 0
         if self._reads:
             self._names.update(reading(message)[0])
 
@@ -107,6 +112,7 @@ class _Stream:
             seconds=seconds,
             arrivals=len(self._ages_s),
             ages_s=self._ages_s,
+            unstamped=self._unstamped,
             names=frozenset(self._names),
         )
 
@@ -137,11 +143,17 @@ def _joints_on(robot: RobotSpec, topic: str) -> tuple[str, ...]:
 def _commands(node: Node, robot: RobotSpec) -> Iterator[Finding]:
     for group in robot.groups:
         for _, topic in command_topics(group):
-            name = node.resolve_topic_name(topic)
-            publishers = [info.node_name for info in node.get_publishers_info_by_topic(name)]
-            senders = [sender for sender in publishers if not sender.startswith(velocity_guard.NAME)]
-            if finding := judge_senders(name, senders, node.count_subscribers(name)):
-                yield finding
+            name, shadow = node.resolve_topic_name(topic), node.resolve_topic_name(SHADOW + topic)
+            findings = (
+                judge_senders(name, _senders(node, name), node.count_subscribers(name)),
+                judge_shadow(shadow, _senders(node, shadow)),
+            )
+            yield from (finding for finding in findings if finding is not None)
+
+
+def _senders(node: Node, topic: str) -> list[str]:
+    publishers = [info.node_name for info in node.get_publishers_info_by_topic(topic)]
+    return [sender for sender in publishers if not sender.startswith(velocity_guard.NAME)]
 
 
 def _lifecycle(node: Node, listener: _Listener, name: str) -> Finding:
