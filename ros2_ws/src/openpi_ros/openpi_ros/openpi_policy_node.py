@@ -187,7 +187,7 @@ class PolicyNode(lifecycle.ManagedNode):
             self._ask(observation)
 
     def _jumped(self, sensing: Sensing, now_ns: int) -> bool:
-        """Whether the clock went back, or far ahead: then nothing received so far belongs to now."""
+        """Whether the clock went back: then nothing received so far belongs to now. Ahead, it grows old by itself."""
         before, self._now_ns = self._now_ns, now_ns
         if before == 0 or now_ns - before >= -_CLOCK_JUMP_NS or now_ns == 0:
             return False
@@ -256,6 +256,7 @@ class PolicyNode(lifecycle.ManagedNode):
         self._failures_in_a_row = 0
         self._planner.answered(chunk, self.get_clock().now().nanoseconds, seconds)
         if self._active:
+            self._tasks.latency_ms = chunk.pipeline_ms
             self._chunks.publish(chunk_message(chunk, self.params["frame_id"]))
             self._visuals.show(chunk, action_state(self._robot, state))
 
@@ -267,6 +268,8 @@ class PolicyNode(lifecycle.ManagedNode):
                 f"the policy answered with actions of shape {actions.shape}, but robot {self._robot.name} takes "
                 f"[horizon, {len(names)}]: {', '.join(names)}. Check config and robot."
             )
+        if not np.isfinite(actions).all():  # real-time chunking would hand it on to the next request
+            raise ValueError("the policy answered with NaN or infinity. Check its normalisation statistics.")
         timing = answer.result.get("policy_timing") or {}
         return ActionChunk(
             chunk_id=request.chunk_id,

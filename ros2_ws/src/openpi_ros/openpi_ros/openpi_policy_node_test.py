@@ -18,13 +18,15 @@ from openpi_msgs.msg import ActionChunk, ExecutorState
 from openpi_msgs.srv import LoadPolicy, SetPrompt
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 from visualization_msgs.msg import MarkerArray
 
-from openpi_ros import lifecycle, qos
+from openpi_ros import lifecycle, qos, task_server
+from openpi_ros.backends.hold import HoldBackend
 from openpi_ros.conversions import chunk_from_message, image_message, joint_state_message, time_ns
 from openpi_ros.openpi_policy_node import PolicyNode
 from openpi_runtime.robots import load_robot
@@ -54,7 +56,7 @@ class Bench:
         self._arms = [(g, self.peer.create_publisher(JointState, g.joint_states, qos.SENSOR)) for g in ROBOT.groups]
         self._state = self.peer.create_publisher(ExecutorState, "chunk_executor_node/state", qos.STATE)
         self.peer.create_timer(0.1, self._publish)
-        self.silent = ""
+        self.silent = self.unstamped = ""
 
     def _publish(self) -> None:
         now_ns = self.peer.get_clock().now().nanoseconds
@@ -64,7 +66,8 @@ class Bench:
             publisher.publish(joint_state_message(joints, now_ns))
         for camera, publisher in self._cameras:
             if camera.name != self.silent:
-                publisher.publish(image_message(np.zeros((24, 32, 3), np.uint8), now_ns, camera.frame))
+                stamp_ns = 0 if camera.name == self.unstamped else now_ns
+                publisher.publish(image_message(np.zeros((24, 32, 3), np.uint8), stamp_ns, camera.frame))
 
     def spin_until(self, holds: Callable[[], Any], what: str, timeout_s: float = 60.0) -> None:
         end = time.monotonic() + timeout_s
@@ -122,11 +125,13 @@ def test_sensors_become_chunks_and_services_change_them(bench: Bench) -> None:
 class Tasks:
     """A client of the action, and an executor that runs when it is told to."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, server: Node | None = None) -> None:
+        """server: the node that has the executor's service; one that nobody spins never answers."""
         self._bench = bench
         self.switched: list[bool] = []
+        self.feedback: list[RunTask.Feedback] = []
         self._client = ActionClient(bench.peer, RunTask, "openpi_policy_node/run_task")
-        bench.peer.create_service(SetBool, "chunk_executor_node/run", self._on_run)
+        (server or bench.peer).create_service(SetBool, "chunk_executor_node/run", self._on_run)
         self.success = bench.peer.create_publisher(Bool, "sim/success", qos.STATE)
 
     def _on_run(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -136,11 +141,16 @@ class Tasks:
 
     def start(self, seconds: int = 0) -> Any:
         """The goal's handle."""
+        return self.start_together(1, seconds)[0]
+
+    def start_together(self, number: int, seconds: int = 0) -> list[Any]:
+        """The handles of so many goals, sent before the first is answered."""
         self._bench.spin_until(self._client.server_is_ready, "the action server")
         goal = RunTask.Goal(prompt="wave", time_limit=Duration(sec=seconds))
-        future = self._client.send_goal_async(goal)
-        self._bench.spin_until(future.done, "the goal's answer")
-        return future.result()
+        told = lambda message: self.feedback.append(message.feedback)  # noqa: E731
+        futures = [self._client.send_goal_async(goal, told) for _ in range(number)]
+        self._bench.spin_until(lambda: all(future.done() for future in futures), "the goals' answers")
+        return [future.result() for future in futures]
 
     def result(self, handle: Any) -> RunTask.Result:
         future = handle.get_result_async()
@@ -155,10 +165,12 @@ def test_a_task_ends_by_its_time_by_success_or_when_it_is_cancelled(bench: Bench
     timed = tasks.result(tasks.start(seconds=1))
     assert (timed.success, timed.outcome) == (True, "time_limit")
     assert timed.steps > 0
+    assert tasks.feedback[-1].latency_ms > 0
     assert bench.chunks[-1].prompt == "wave"
 
-    running = tasks.start()
-    assert not tasks.start().accepted  # one at a time
+    running, second = tasks.start_together(2)
+    assert (running.accepted, second.accepted) == (True, False)  # one at a time
+    assert not tasks.start().accepted
     tasks.success.publish(Bool(data=True))
     assert tasks.result(running).outcome == "success"
 
@@ -169,10 +181,37 @@ def test_a_task_ends_by_its_time_by_success_or_when_it_is_cancelled(bench: Bench
     assert tasks.switched == [True, False] * 3
 
 
+def test_a_task_fails_when_the_executor_does_not_answer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_server, "_ANSWER_S", 0.3)
+    assert lifecycle.bring_up(bench.node)
+    hung = rclpy.create_node("hung", context=bench.context)
+    tasks = Tasks(bench, hung)
+    for _ in range(2):  # and the next task is taken
+        failed = tasks.result(tasks.start())
+        assert not failed.success
+        assert "chunk_executor_node/run did not answer within 0.3 s" in failed.outcome
+    hung.destroy_node()
+
+
+def test_an_answer_that_is_no_number_is_a_failure_that_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HoldBackend, "infer", lambda *_: {"actions": np.full((50, 14), np.nan)})
+    assert lifecycle.bring_up(bench.node)
+    bench.spin_until(lambda: "NaN" in bench.node._diagnose()[1], "the failure is told")
+    assert not bench.chunks
+
+
+def test_a_camera_that_does_not_stamp_is_named_with_the_reason(bench: Bench) -> None:
+    bench.unstamped = "cam_high"
+    assert lifecycle.bring_up(bench.node)
+    bench.spin_until(lambda: "cam_high cannot be used" in bench.node._diagnose()[1], "the camera is named")
+    assert "its stamps are zero: its driver must fill in header.stamp" in bench.node._diagnose()[1]
+    assert not bench.chunks
+
+
 def test_no_chunk_is_made_without_a_camera_and_the_lack_is_named(bench: Bench) -> None:
     bench.silent = "cam_left_wrist"
     assert lifecycle.bring_up(bench.node)
-    end = time.monotonic() + 3.0
+    end = time.monotonic() + 1.5
     bench.spin_until(lambda: time.monotonic() > end, "time passes")
     assert not bench.chunks
     assert "cam_left_wrist" in bench.node._diagnose()[1]

@@ -18,20 +18,28 @@ from openpi_runtime.modes import Mode
 from openpi_runtime.task import CANCELLED, GOOD_ENDS, SUCCESS, TaskRules, TaskWatch
 
 _FEEDBACK_PERIOD_S = 0.2
+_ANSWER_S = 5.0  # of wall time that the executor may take to answer
 _LOOK_PERIOD_S = 0.1
 
 
 class TaskServer:
-    """Runs one task at a time through the executor's `~/run`. Its coroutines run on the node's executor."""
+    """Runs one task at a time through the executor's `~/run`. Its coroutines run on the node's executor.
+
+    A goal that comes while a task runs is refused; the first goes on.
+    """
 
     def __init__(self, node: Node, set_prompt: Callable[[str], None], hold_timeout_s: float) -> None:
         self._node = node
         self._set_prompt = set_prompt
         self._hold_timeout_ns = round(hold_timeout_s * 1e9)
         self._watch: TaskWatch | None = None
+        self._busy = False
         self._goal: ServerGoalHandle | None = None
         self._ended: Future | None = None
+        self._answer: Future | None = None
+        self._answer_due = 0.0
         self._spoke_at = 0.0
+        self.latency_ms = 0.0  # of the newest chunk, told by its owner
         self._run = node.create_client(SetBool, "chunk_executor_node/run")
         node.create_subscription(Bool, "sim/success", self._on_success, qos.STATE)
         # Wall time: a stopped clock must still let a task be cancelled.
@@ -56,12 +64,15 @@ class TaskServer:
         self._end(self._watch.on_state(self._now_ns(), mode, reason))
         if self._goal is not None and time.monotonic() - self._spoke_at >= _FEEDBACK_PERIOD_S:
             self._spoke_at = time.monotonic()
-            self._goal.publish_feedback(RunTask.Feedback(steps=self._watch.steps, mode=mode.value, reason=reason))
+            self._goal.publish_feedback(
+                RunTask.Feedback(steps=self._watch.steps, latency_ms=self.latency_ms, mode=mode.value, reason=reason)
+            )
 
     def _on_goal(self, _: Any) -> GoalResponse:
-        if self._ended is not None:
-            self._node.get_logger().warning("A task is running; cancel it before starting another.")
+        if self._busy:
+            self._node.get_logger().warning("Refused a task: one is running; cancel it before starting another.")
             return GoalResponse.REJECT
+        self._busy = True  # from here on, not only when `_execute` gets its turn: two goals may come at once
         return GoalResponse.ACCEPT
 
     async def _execute(self, goal: ServerGoalHandle) -> RunTask.Result:
@@ -70,6 +81,7 @@ class TaskServer:
             outcome = await self._run_task(goal)
         finally:
             watch, self._watch, self._goal, self._ended = self._watch, None, None, None
+            self._busy = False
         if outcome == CANCELLED:
             goal.canceled()
         elif outcome in GOOD_ENDS:
@@ -94,14 +106,27 @@ class TaskServer:
         """Starts or stops the executor; empty where it did, else why not."""
         if not self._run.service_is_ready():
             return f"there is no service {self._run.srv_name}; is the executor running?"
-        response = await self._run.call_async(SetBool.Request(data=running))
+        self._answer = self._run.call_async(SetBool.Request(data=running))
+        self._answer_due = time.monotonic() + _ANSWER_S
+        response = await self._answer
+        self._answer = None
+        if response is None:
+            return f"{self._run.srv_name} did not answer within {_ANSWER_S:g} s; does the executor run?"
         return "" if response.success else response.message
+
+    def _give_answer_up(self) -> None:
+        """The executor may have died, or hang, after it was asked: nothing else would end the wait."""
+        if self._answer is not None and not self._answer.done() and time.monotonic() > self._answer_due:
+            self._run.remove_pending_request(self._answer)
+            self._answer.set_result(None)
+            self._run.call_async(SetBool.Request(data=False))  # should it wake and start after all
 
     def _on_success(self, message: Bool) -> None:
         if message.data:
             self._end(SUCCESS)
 
     def _look(self) -> None:
+        self._give_answer_up()
         if self._goal is not None and self._goal.is_cancel_requested:
             self._end(CANCELLED)
         elif self._watch is not None:
