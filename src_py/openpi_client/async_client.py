@@ -11,7 +11,7 @@ from typing import Any
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-from openpi_client import dialects, errors, jpeg, msgpack_numpy
+from openpi_client import dialects, errors, frames, jpeg
 from openpi_client.round_trip import RoundTripStats
 
 FEATURES_HEADER = "X-Openpi-Features"  # in the server's handshake answer: what it takes beyond the published protocol
@@ -64,7 +64,7 @@ class AsyncWebsocketClientPolicy:
         self._connection: ClientConnection | None = None
         self._greeting_is_due = False  # connected, and the server has not yet said that it is ready
         self._turn = asyncio.Lock()
-        self._packer = msgpack_numpy.Packer()  # keeps its buffer: a new one a request costs more than packing
+        self._writer = frames.FrameWriter()
 
     async def connect(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Connect unless connected, retrying until the time is over; return the server's metadata.
@@ -110,22 +110,22 @@ class AsyncWebsocketClientPolicy:
 
     async def _exchange(self, obs: dict[str, Any], start: float) -> dict[str, Any]:
         connection = await self._connected(self.options.timeout_s)
-        message = self._packer.pack(self._prepared(obs, connection))
+        sent = self._writer.pack(self._prepared(obs, connection))
         left_s = self.options.timeout_s - (time.perf_counter() - start)
         try:
-            frame = await self._round_trip(connection, message, left_s)
+            frame = await self._round_trip(connection, left_s)
             result = self._dialect.answer(frame)
         except BaseException as error:
             if not (isinstance(error, errors.InferenceError) and self._dialect.goes_on_after_errors):
                 self.drop()  # whatever is still to come on this connection belongs to no request of ours
             raise
-        self._count(len(message), len(frame), result, start)
+        self._count(sent, len(frame), result, start)
         return result
 
-    async def _round_trip(self, connection: ClientConnection, message: bytes, timeout_s: float) -> bytes | str:
+    async def _round_trip(self, connection: ClientConnection, timeout_s: float) -> bytes | str:
         try:
             async with asyncio.timeout(timeout_s):
-                await connection.send(message)
+                self._writer.write(connection)
                 return await connection.recv()
         except TimeoutError:
             raise errors.ServerTimeoutError(

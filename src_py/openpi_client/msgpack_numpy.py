@@ -72,6 +72,11 @@ def _dtype(obj: dict[Any, Any]) -> np.dtype:
     name = obj.get(b"dtype")
     if not isinstance(name, str):
         raise WireFormatError(f"a dtype must be a string such as '<f4', got {_short(name)}")
+    return _dtype_named(name)
+
+
+@functools.lru_cache(maxsize=64)
+def _dtype_named(name: str) -> np.dtype:
     try:
         dtype = np.dtype(name)
     except (TypeError, ValueError, SyntaxError) as error:

@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 from openpi_client import async_client, base_policy, dialects, errors
 from openpi_client.async_client import ClientOptions
 from openpi_client.round_trip import RoundTripStats
+from openpi_client.tended_loop import TendedLoop
+
+TEND_EVERY_S = 0.05  # between calls: pings, and a server that says goodbye
 
 T = TypeVar("T")
 
@@ -38,8 +41,8 @@ class WebsocketClientPolicy(base_policy.BasePolicy):
 
     def _open(self, url: str, api_key: str | None, options: ClientOptions | None, dialect: dialects.Dialect) -> None:
         self._client = async_client.AsyncWebsocketClientPolicy(url, api_key, options=options, dialect=dialect)
-        self._loop = _LoopThread(self._client.drop)
-        self._finalizer = weakref.finalize(self, _LoopThread.stop, self._loop)
+        self._calls = _Calls(self._client.drop)
+        self._finalizer = weakref.finalize(self, _Calls.stop, self._calls)
         try:
             self._run(self._client.connect())
         except BaseException:
@@ -69,7 +72,7 @@ class WebsocketClientPolicy(base_policy.BasePolicy):
 
     def cancel(self) -> None:
         """Make every `infer` that waits raise RequestCancelledError; the server forgets their requests."""
-        self._loop.cancel()
+        self._calls.cancel()
 
     def close(self) -> None:
         """Release the connection and its thread. A closed client cannot be used again."""
@@ -85,60 +88,72 @@ class WebsocketClientPolicy(base_policy.BasePolicy):
         self.close()
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
-        future = self._loop.submit(call)
-        try:
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise errors.RequestCancelledError("The request was cancelled.") from None
-        finally:
-            self._loop.discard(future)
+        return self._calls.run(call)
 
 
-class _LoopThread:
-    """An event loop in a thread of its own: it answers the server's pings while the caller is busy.
+class _Calls:
+    """Runs one call at a time, in the thread that makes it; in between, a thread answers the server's pings.
 
-    The lock keeps every call into the loop before its end, after which nothing may be asked of it.
+    The lock keeps a call from beginning once it was cancelled, and every use of the loop before its end.
     """
 
     def __init__(self, at_end: Callable[[], None]) -> None:
         self._at_end = at_end
-        self._loop = asyncio.new_event_loop()
+        self._tended = TendedLoop(TEND_EVERY_S)
         self._lock = threading.Lock()
-        self._open = True
-        self._waiting: set[concurrent.futures.Future[Any]] = set()
+        self._ended = threading.Event()
+        self._cancelled = 0  # how often
+        self._task: asyncio.Task[Any] | None = None
         self._thread = threading.Thread(target=self._main, name="openpi-client", daemon=True)
         self._thread.start()
 
-    def submit(self, call: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
-        with self._lock:
-            if not self._open or not self._thread.is_alive():  # threads do not survive a fork
-                call.close()
-                raise errors.ServerLostError("This client has been closed.")
-            future = asyncio.run_coroutine_threadsafe(call, self._loop)
-            self._waiting.add(future)
-            return future
-
-    def discard(self, future: "concurrent.futures.Future[Any]") -> None:
-        """Nobody waits for it any more, be it done or not."""
-        with self._lock:
-            self._waiting.discard(future)
-            if self._open:
-                future.cancel()
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        if asyncio._get_running_loop() is not None:  # as in a notebook: a thread runs one loop at a time
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                return pool.submit(self.run, call).result()
+        cancelled = self._cancelled
+        with contextlib.closing(call):
+            self._check_open()
+            with self._tended.turn:
+                return self._finish(self._begin(call, cancelled))
 
     def cancel(self) -> None:
         with self._lock:
-            for future in self._waiting if self._open else ():
-                future.cancel()
+            self._cancelled += 1
+            if self._task is not None:
+                self._tended.loop.call_soon_threadsafe(self._task.cancel)
 
     def stop(self) -> None:
-        with self._lock:
-            if self._open:
-                self._open = False
-                self._loop.call_soon_threadsafe(self._loop.stop)
+        self._ended.set()
         if threading.current_thread() is not self._thread:  # as a garbage collection may make it
             self._thread.join(timeout=5.0)
 
+    def _begin(self, call: Coroutine[Any, Any, T], cancelled: int) -> "asyncio.Task[T]":
+        with self._lock:
+            self._check_open()
+            if cancelled != self._cancelled:
+                raise errors.RequestCancelledError("The request was cancelled while it waited for its turn.")
+            self._task = task = self._tended.loop.create_task(call)
+            return task
+
+    def _finish(self, task: "asyncio.Task[T]") -> T:
+        try:
+            return self._tended.loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            raise errors.RequestCancelledError("The request was cancelled.") from None
+        finally:
+            with self._lock:
+                self._task = None
+            if not task.done():  # interrupted from the keyboard
+                task.cancel()
+                self._tended.loop.run_until_complete(asyncio.wait([task]))
+
+    def _check_open(self) -> None:
+        if self._ended.is_set() or not self._thread.is_alive():  # threads do not survive a fork
+            raise errors.ServerLostError("This client has been closed.")
+
     def _main(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # at its end, cancels whatever is left
-            runner.get_loop().run_forever()
-            self._at_end()
+        self._tended.tend(self._ended)
+        with self._tended.turn, asyncio.Runner(loop_factory=lambda: self._tended.loop) as runner:
+            runner.get_loop()
+            self._at_end()  # then the runner cancels whatever is left

@@ -18,7 +18,7 @@ def running(server: Service, timeout_s: float = 60.0) -> Iterator[Service]:
     thread.start()
     try:
         deadline = time.monotonic() + timeout_s
-        while server.health is Health.LOADING:
+        while server.health is Health.LOADING or not server.wait_started(0.0):
             if not thread.is_alive() or time.monotonic() > deadline:
                 raise RuntimeError(f"The server on port {server.port} did not start within {timeout_s:g} s.")
             time.sleep(0.005)

@@ -1,5 +1,6 @@
-"""One thread that runs the policy, and the line of requests before it."""
+"""The line of requests before a policy, and the thread that computes them."""
 
+import abc
 import asyncio
 import contextlib
 import dataclasses
@@ -7,10 +8,13 @@ import functools
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from openpi.serving.metrics import ServerMetrics
+from openpi_client.tended_loop import TendedLoop
+
+TEND_EVERY_S = 0.002  # while the policy computes
 
 Observation: TypeAlias = dict[str, Any]
 Result: TypeAlias = dict[str, Any]
@@ -38,6 +42,14 @@ class BatchOptions:
 
 
 @dataclasses.dataclass(eq=False)
+class Call:
+    """A function to be called where the policy runs."""
+
+    function: Callable[[], Any]
+    future: asyncio.Future[Any]
+
+
+@dataclasses.dataclass(eq=False)
 class Request:
     """One observation in line; `cancelled` once nobody waits for it."""
 
@@ -47,21 +59,19 @@ class Request:
     cancelled: bool = False
 
 
-class InferenceThread:
-    """Runs every call into a policy on one thread, so that the event loop stays free, and batches what waits.
+class Inference(abc.ABC):
+    """Computes what is in line, away from the event loop's callbacks, in batches where the policy takes them.
 
-    A batch is what has come in when the thread gets free, up to `max_size`. It waits up to `max_wait_ms` for more
+    A batch is what has come in when the policy gets free, up to `max_size`. It waits up to `max_wait_ms` for more
     only while fewer requests are in line than clients are connected (`expected`): a lone client never waits.
     """
 
     def __init__(self, options: BatchOptions, metrics: ServerMetrics, expected: Callable[[], int]) -> None:
         self._options, self._metrics, self._expected = options, metrics, expected
         self._policy: InferencePolicy | None = None
-        self._line: queue.SimpleQueue[Request | Callable[[], None] | None] = queue.SimpleQueue()
-        self._waiting: set[Request] = set()  # of the event loop's thread alone
+        self._line: queue.SimpleQueue[Request | Call | None] = queue.SimpleQueue()
+        self._waiting: set[Request] = set()  # of the event loop alone
         self.room = asyncio.Semaphore(options.max_waiting)
-        self._thread = threading.Thread(target=self._main, name="openpi-inference", daemon=True)
-        self._thread.start()
 
     @property
     def waiting(self) -> int:
@@ -69,10 +79,9 @@ class InferenceThread:
         return len(self._waiting)
 
     async def call(self, function: Callable[[], Any]) -> Any:
-        """Run a function on the inference thread: loading, warming up."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        self._line.put(lambda: _resolve(loop, future, *_outcome(function)))
+        """Run a function where the policy runs: loading, warming up."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._put(Call(function, future))
         return await future
 
     def use(self, policy: InferencePolicy) -> None:
@@ -83,26 +92,46 @@ class InferenceThread:
         """Result of the policy and the time its batch took [s]. Cancelling takes the request out of the line."""
         request = Request(observation, asyncio.get_running_loop().create_future())
         self._waiting.add(request)
-        self._metrics.waiting.set(len(self._waiting))
+        self._metrics.waiting.inc()
         request.future.add_done_callback(lambda _: self._leave(request))
-        self._line.put(request)
+        self._put(request)
         return request.future
 
     def stop(self) -> None:
-        """End the thread after what it runs now."""
-        self._line.put(None)
+        """End after what runs now."""
+        self._put(None)
+
+    def _put(self, item: "Request | Call | None") -> None:
+        self._line.put(item)
+
+    @abc.abstractmethod
+    def _take(self, timeout_s: float | None = None) -> "Request | Call | None":
+        """The next in line. Raises queue.Empty when the time is over."""
+
+    @abc.abstractmethod
+    def _computing(self) -> contextlib.AbstractContextManager[Any]:
+        """Surrounds every call of the policy's code."""
+
+    @abc.abstractmethod
+    def _tell(self, loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+        """Have this called as the event loop's own functions are."""
 
     def _leave(self, request: Request) -> None:
         request.cancelled = True
         self._waiting.discard(request)
-        self._metrics.waiting.set(len(self._waiting))
+        self._metrics.waiting.dec()
 
     def _main(self) -> None:
-        while (item := self._line.get()) is not None:
-            if callable(item):
-                item()
+        while (item := self._take()) is not None:
+            if isinstance(item, Call):
+                self._call(item)
             elif not item.cancelled:
                 self._run([item, *self._company()])
+
+    def _call(self, call: Call) -> None:
+        with self._computing():
+            value, error = _outcome(call.function)
+        self._tell(call.future.get_loop(), lambda: _settle(call.future, value, error))
 
     def _company(self) -> list[Request]:
         """More requests for the batch that one request has opened."""
@@ -121,7 +150,7 @@ class InferenceThread:
     def _next(self, size: int, deadline: float) -> Request | None:
         wait = deadline - time.perf_counter() if size < self._expected() else 0.0
         try:
-            item = self._line.get(timeout=wait) if wait > 0 else self._line.get_nowait()
+            item = self._take(wait) if wait > 0 else self._line.get_nowait()
         except queue.Empty:
             return None
         if isinstance(item, Request):
@@ -131,13 +160,23 @@ class InferenceThread:
 
     def _run(self, batch: list[Request]) -> None:
         start = time.perf_counter()
-        outcomes = self._infer([request.observation for request in batch])
+        with self._computing():
+            outcomes = self._infer([request.observation for request in batch])
         elapsed = time.perf_counter() - start
+        loop = batch[0].future.get_loop()
+
+        def settle() -> None:
+            for request, (result, error) in zip(batch, outcomes, strict=True):
+                _settle(request.future, (result, elapsed), error)
+            loop.call_soon(self._count, batch, start, elapsed)  # once the answers are on their way
+
+        self._tell(loop, settle)
+
+    def _count(self, batch: list[Request], start: float, elapsed: float) -> None:
         self._metrics.infer_seconds.observe(elapsed)
         self._metrics.batch_size.observe(len(batch))
-        for request, (result, error) in zip(batch, outcomes, strict=True):
+        for request in batch:
             self._metrics.queue_seconds.observe(start - request.entered)
-            _resolve(request.future.get_loop(), request.future, (result, elapsed), error)
 
     def _infer(self, observations: Sequence[Observation]) -> list[tuple[Any, BaseException | None]]:
         policy: Any = self._policy
@@ -149,6 +188,84 @@ class InferenceThread:
         return [_outcome(functools.partial(policy.infer, observation)) for observation in observations]
 
 
+class InferenceThread(Inference):
+    """A thread that does nothing else, beside an event loop that somebody else runs."""
+
+    def __init__(self, options: BatchOptions, metrics: ServerMetrics, expected: Callable[[], int]) -> None:
+        super().__init__(options, metrics, expected)
+        threading.Thread(target=self._main, name="openpi-inference", daemon=True).start()
+
+    def _take(self, timeout_s: float | None = None) -> Request | Call | None:
+        return self._line.get(timeout=timeout_s)
+
+    def _computing(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext()
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+            loop.call_soon_threadsafe(function)
+
+
+class TendedInference(Inference):
+    """Computes on the thread that runs the event loop in between, which saves a request two hand-overs.
+
+    While the policy computes, the thread that called `serve` lets the loop turn every few milliseconds, so that
+    pings, HTTP and new requests are answered and read all the same, however long it takes.
+    """
+
+    def __init__(self, options: BatchOptions, metrics: ServerMetrics, expected: Callable[[], int]) -> None:
+        super().__init__(options, metrics, expected)
+        self._tended = TendedLoop(TEND_EVERY_S)
+        self._ended = threading.Event()
+
+    def serve(self, main: Coroutine[Any, Any, None]) -> None:
+        """Run `main` to its end, with everything it puts in line. A policy that never returns is left behind."""
+        task = self._tended.loop.create_task(main)
+        task.add_done_callback(self._end)
+        thread = threading.Thread(target=self._own, name="openpi-inference", daemon=True)
+        thread.start()
+        self._tended.tend(self._ended)
+        thread.join(1.0)
+        task.result()
+
+    def stop(self) -> None:
+        """Nothing: it ends with what `serve` runs."""
+
+    def _own(self) -> None:
+        with self._tended.turn, asyncio.Runner(loop_factory=lambda: self._tended.loop) as runner:
+            runner.get_loop()
+            self._main()  # and then the runner closes the loop
+
+    def _end(self, _: asyncio.Task[None]) -> None:
+        self._ended.set()
+        self._put(None)
+
+    def _put(self, item: Request | Call | None) -> None:
+        super()._put(item)
+        self._tended.loop.stop()
+
+    def _take(self, timeout_s: float | None = None) -> Request | Call | None:
+        self._tended.turn_once()  # sends the answers to what was computed last
+        loop = self._tended.loop
+        end = loop.call_later(timeout_s, loop.stop) if timeout_s is not None else None
+        if self._line.empty():
+            loop.run_forever()  # until something is put in line
+        if end is not None:
+            end.cancel()
+        return self._line.get_nowait()
+
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        self._tended.turn.release()
+        try:
+            yield
+        finally:
+            self._tended.turn.acquire()
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+        function()
+
+
 def _outcome(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     try:
         return function(), None
@@ -156,13 +273,10 @@ def _outcome(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         return None, error
 
 
-def _resolve(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], value: Any, error: Any) -> None:
-    def settle() -> None:
-        if not future.done():
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
-
-    with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
-        loop.call_soon_threadsafe(settle)
+def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    if future.done():  # cancelled
+        return
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)

@@ -26,7 +26,7 @@ class Conversation:
     def __init__(
         self,
         connection: ServerConnection,
-        inference: batching.InferenceThread,
+        inference: batching.Inference,
         metrics: ServerMetrics,
         example: Mapping[str, Any] | None,
     ) -> None:
@@ -75,7 +75,7 @@ class Conversation:
                 logger.exception("Inference failed")
                 return await self._give_up("error", traceback.format_exc())
             await self._connection.send(answer)
-            self._metrics.requests.labels("ok").inc()
+            self._count(len(frame), len(answer))
             prev_total_ms = (time.monotonic() - start) * 1e3
 
     async def _give_up(self, outcome: str, words: str) -> None:
@@ -83,7 +83,6 @@ class Conversation:
         await self.fail(words)
 
     async def _answer(self, frame: bytes | str, prev_total_ms: float | None) -> bytes:
-        self._metrics.received_bytes.inc(len(frame))
         observation = messages.decode(frame)
         try:
             result, infer_s = await self._infer(observation)
@@ -96,9 +95,12 @@ class Conversation:
         timing = {"infer_ms": infer_s * 1e3}
         if prev_total_ms is not None:
             timing["prev_total_ms"] = prev_total_ms
-        packed = msgpack_numpy.packb({**result, "server_timing": timing})
-        self._metrics.sent_bytes.inc(len(packed))
-        return packed
+        return msgpack_numpy.packb({**result, "server_timing": timing})
+
+    def _count(self, received: int, sent: int) -> None:
+        self._metrics.requests.labels("ok").inc()
+        self._metrics.received_bytes.inc(received)
+        self._metrics.sent_bytes.inc(sent)
 
     async def _infer(self, observation: dict[str, Any]) -> tuple[dict[str, Any], float]:
         async with self._inference.room:

@@ -14,7 +14,7 @@ import signal
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
@@ -26,6 +26,8 @@ from openpi.serving.metrics import ServerMetrics
 from openpi_client.async_client import FEATURES_HEADER
 
 logger = logging.getLogger(__name__)
+
+READ_BYTES = 1 << 20  # at a time: several images
 
 
 class Health(enum.Enum):
@@ -65,23 +67,23 @@ class WebsocketService(abc.ABC):
         self._clients = 0
         self._started = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ending: asyncio.Event | None = None
+        self._ending = asyncio.Event()
 
     def serve_forever(self) -> None:
         """Serve until SIGINT, SIGTERM or `shutdown`."""
         memory.keep_freed()
-        asyncio.run(self.run())
+        with _signals(self.shutdown):
+            self._run_loop()
 
     async def run(self) -> None:
-        """Serve until cancelled, or ended as `serve_forever` is; requests on their way are finished."""
-        self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
-        with _signals(self._loop, self._ending):
-            async with self._working(), self._listen() as server:
-                name = next(iter(server.sockets)).getsockname()
-                self.port = name[1] if isinstance(name, tuple) else None
-                self._started.set()
-                await self._ending.wait()
-                await self._finish(server)
+        """Serve until cancelled or `shutdown`; requests on their way are finished."""
+        self._loop = asyncio.get_running_loop()
+        async with self._working(), self._listen() as server:
+            name = next(iter(server.sockets)).getsockname()
+            self.port = name[1] if isinstance(name, tuple) else None
+            self._started.set()
+            await self._ending.wait()
+            await self._finish(server)
 
     def wait_started(self, timeout_s: float = 10.0) -> bool:
         """Block, from another thread, until the port is open."""
@@ -89,8 +91,14 @@ class WebsocketService(abc.ABC):
 
     def shutdown(self) -> None:
         """End `run` from any thread."""
-        if self._loop is not None and self._ending is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._ending.set)
+        if self._loop is None:
+            self._ending.set()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop has been closed: it has ended
+                self._loop.call_soon_threadsafe(self._ending.set)
+
+    def _run_loop(self) -> None:
+        asyncio.run(self.run())
 
     @abc.abstractmethod
     def _working(self) -> contextlib.AbstractAsyncContextManager[None]:
@@ -114,6 +122,7 @@ class WebsocketService(abc.ABC):
             listen = functools.partial(unix_serve, path=options.unix_path)
         return listen(
             self._handle,
+            create_connection=functools.partial(_Connection, memoryview(bytearray(READ_BYTES))),
             compression=None,
             max_size=options.max_message_bytes,
             process_request=self._http,
@@ -167,6 +176,20 @@ class WebsocketService(abc.ABC):
         return not keys or any(hmac.compare_digest(shown, f"Api-Key {key}".encode()) for key in keys)
 
 
+class _Connection(ServerConnection, asyncio.BufferedProtocol):
+    """Reads all that has come into memory of the server's, where it stays only until it is parsed."""
+
+    def __init__(self, incoming: memoryview, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._incoming = incoming
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._incoming
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(self._incoming[:nbytes])  # type: ignore[arg-type]  # which copies it
+
+
 def _offer_features(connection: ServerConnection, request: Request, response: Response) -> Response:
     if importlib.util.find_spec("PIL"):
         response.headers[FEATURES_HEADER] = "jpeg"
@@ -174,13 +197,12 @@ def _offer_features(connection: ServerConnection, request: Request, response: Re
 
 
 @contextlib.contextmanager
-def _signals(loop: asyncio.AbstractEventLoop, ending: asyncio.Event) -> Iterator[None]:
+def _signals(shutdown: Callable[[], None]) -> Iterator[None]:
     """SIGINT and SIGTERM end the service; outside the main thread, they are somebody else's."""
     chosen = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    for number in chosen:
-        loop.add_signal_handler(number, ending.set)
+    before = {number: signal.signal(number, lambda *_: shutdown()) for number in chosen}
     try:
         yield
     finally:
-        for number in chosen:
-            loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -54,11 +54,18 @@ class WebsocketPolicyServer(WebsocketService):
         self.options = options or ServerOptions()
         super().__init__(host, port, self.options)
         self._policy, self._metadata = policy, metadata
+        self._tended: batching.TendedInference | None = None
+
+    def _run_loop(self) -> None:
+        self._tended = batching.TendedInference(self.options.batch, self.metrics, lambda: self._clients)
+        self._tended.serve(self.run())
 
     @contextlib.asynccontextmanager
     async def _working(self) -> AsyncIterator[None]:
         self._loaded = asyncio.Event()
-        self._inference = batching.InferenceThread(self.options.batch, self.metrics, lambda: self._clients)
+        self._inference: batching.Inference = self._tended or batching.InferenceThread(
+            self.options.batch, self.metrics, lambda: self._clients
+        )
         loading = asyncio.create_task(self._load())
         try:
             yield
