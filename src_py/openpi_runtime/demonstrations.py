@@ -1,7 +1,7 @@
 """From what was recorded, each signal at its own times, to the even steps that policies are trained on.
 
 An observation at t has the newest state and pictures at or before t. Its action is the first command at or after t;
-where nothing was commanded, the state one period later.
+where nothing was commanded, as in a pause, the state one period later.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from jaxtyping import Float64, Int64
 
 from openpi_runtime.relative import action_state
 from openpi_runtime.robots import RobotSpec
+
+# Of the usual time between two commands (or steps): what comes later answers no observation before it.
+_PAUSE = 3.0
 
 Stamps = Int64[np.ndarray, " n"]
 
@@ -114,33 +117,40 @@ def _newest(name: str, stamps: Stamps, times: Stamps, max_age_s: float) -> Int64
 def _targets(
     spec: RobotSpec, commands: Sequence[Stream], state: Stream, times: Stamps, period_ns: int
 ) -> Float64[np.ndarray, "t a"]:
-    """The first command at or after each time; without any, where the robot was a period later.
+    """The first command at or after each time; where there is none, or a pause before it, what the robot did: where it
+    was a period later.
 
     So also for a gripper that nobody commanded on a topic: bags hold no goals of its action.
     """
+    deltas = np.array([column.kind == "delta" for column in spec.action])
+    if not commands and deltas.any():
+        names = ", ".join(spec.action[column].name for column in np.flatnonzero(deltas))
+        raise ValueError(f"no command was recorded, and the deltas {names} do not follow from the state")
+    did = np.where(deltas, 0.0, _reached(spec, state, times + period_ns))
     if not commands:
-        return _reached(spec, state, times + period_ns)
-    targets = _commanded(spec, commands, times)
-    missing = np.flatnonzero(np.isnan(targets).any(axis=0))
-    if others := [spec.action[column].name for column in missing if not spec.is_gripper(spec.action[column])]:
+        return did
+    commanded = {column for command in commands for column in command.columns}
+    missing = [column for number, column in enumerate(spec.action) if number not in commanded]
+    if others := [column.name for column in missing if not spec.is_gripper(column)]:
         raise ValueError(f"no command was recorded for {', '.join(others)}")
-    if len(missing):
-        targets[:, missing] = _reached(spec, state, times + period_ns)[:, missing]
-    return targets
+    targets = _commanded(spec, commands, times, period_ns)
+    return np.where(np.isnan(targets), did, targets)
 
 
-def _commanded(spec: RobotSpec, commands: Sequence[Stream], times: Stamps) -> Float64[np.ndarray, "t a"]:
-    """The first command at or after each time, NaN in columns without."""
+def _commanded(
+    spec: RobotSpec, commands: Sequence[Stream], times: Stamps, period_ns: int
+) -> Float64[np.ndarray, "t a"]:
+    """The first command at or after each time, NaN in columns without and where nobody commanded for a while."""
     targets = np.full((len(times), len(spec.action)), np.nan)
     for command in commands:
-        targets[:, list(command.columns)] = command.values[np.searchsorted(command.stamps_ns, times, side="left")]
+        usual_ns = max(period_ns, np.median(np.diff(command.stamps_ns))) if len(command.stamps_ns) > 1 else period_ns
+        index = np.searchsorted(command.stamps_ns, times, side="left")
+        soon = command.stamps_ns[index] - times <= _PAUSE * usual_ns
+        targets[:, list(command.columns)] = np.where(soon[:, None], command.values[index], np.nan)
     return targets
 
 
 def _reached(spec: RobotSpec, state: Stream, times: Stamps) -> Float64[np.ndarray, "t a"]:
     """The state at each time, as a command to get there."""
-    deltas = [column.name for column in spec.action if column.kind == "delta"]
-    if deltas:
-        raise ValueError(f"no command was recorded, and the deltas {', '.join(deltas)} do not follow from the state")
     index = np.searchsorted(state.stamps_ns, times, side="right") - 1
     return np.array([action_state(spec, values) for values in state.values[index]])

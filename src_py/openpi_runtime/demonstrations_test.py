@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,28 @@ def test_what_stood_still_before_the_first_command_is_left_out() -> None:
     demonstration = steps(stream(range(0, 801, 10)), {"cam": stamps(0, 400, 800)}, commands)
     assert (demonstration.times_ns / MS).tolist() == [680, 700, 720, 740]
     assert demonstration.targets[:, 0].tolist() == [700, 700, 720, 740]
+
+
+def test_a_pause_between_commands_is_labelled_with_what_the_robot_did() -> None:
+    times = [*range(0, 101, 20), *range(601, 722, 20)]
+    commands = [stream(times, "left", LEFT), stream(times, "right", RIGHT)]
+    demonstration = steps(stream(range(0, 801, 10)), {"cam": stamps(*range(0, 801, 100))}, commands)
+    targets = dict(zip((demonstration.times_ns / MS).tolist(), demonstration.targets[:, 0].tolist(), strict=True))
+    assert [targets[at] for at in (80, 100)] == [80, 100]
+    assert [targets[at] for at in range(120, 540, 20)] == [at + 20 for at in range(120, 540, 20)]
+    assert [targets[at] for at in (560, 580, 600, 620)] == [601, 601, 601, 621]  # soon enough
+
+
+def test_in_a_pause_a_robot_of_deltas_stands() -> None:
+    robot = load_robot("libero")
+    times = [*range(0, 201, 50), *range(1000, 1201, 50)]
+    command = stream(times, "commands", tuple(range(len(robot.action))))
+    state = dataclasses.replace(stream(range(0, 1300, 10)), values=np.zeros((130, len(robot.state))))
+    demonstration = align(robot, state, {}, [command], fps=20)
+    at = (demonstration.times_ns / MS).tolist().index(500)
+    deltas = [number for number, column in enumerate(robot.action) if column.kind == "delta"]
+    assert deltas
+    assert not demonstration.targets[at, deltas].any()
 
 
 def test_without_commands_the_action_is_the_state_one_period_later() -> None:

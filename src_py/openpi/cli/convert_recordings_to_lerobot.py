@@ -16,6 +16,8 @@ class Args:
     codec: str = "ee"
     fps: float | None = None
     """Frames per second; the codec's own, where this is not given."""
+    resume: bool = False
+    """Add the episodes to the data set that is in the folder already."""
 
 
 def main(args: Args) -> int:
@@ -31,6 +33,6 @@ def main(args: Args) -> int:
         raise FileNotFoundError(f"There are no .npz episodes in {args.input}.")
     console = Console(stderr=True)
     episodes = map(recordings.read, track(paths, "Converting", console=console, transient=True))
-    number = recordings.write(codecs.get(args.codec), episodes, args.output, args.fps)
+    number = recordings.write(codecs.get(args.codec), episodes, args.output, args.fps, resume=args.resume)
     print(f"{number} episodes in {args.output}")
     return 0

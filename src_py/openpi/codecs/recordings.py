@@ -44,10 +44,21 @@ def at_rate(recording: Mapping[str, Any], fps: float) -> dict[str, Any]:
     return result
 
 
-def write(codec: Codec, recordings: Iterable[Mapping[str, Any]], root: pathlib.Path, fps: float | None = None) -> int:
-    """Write a LeRobot data set; `fps` is the codec's own where it is not given. Returns the number of episodes."""
+def write(
+    codec: Codec,
+    recordings: Iterable[Mapping[str, Any]],
+    root: pathlib.Path,
+    fps: float | None = None,
+    *,
+    resume: bool = False,
+) -> int:
+    """Write a LeRobot data set, or add to one; `fps` is the codec's own where it is not given.
+
+    Returns:
+        The number of episodes in it.
+    """
     fps = fps or codec.fps
-    with LeRobotWriter(root, fps=fps, features=codec.features()) as writer:
+    with LeRobotWriter(root, fps=fps, features=codec.features(), resume=resume) as writer:
         for recording in recordings:
             episode = at_rate(recording, fps)
             columns = codec.training_columns(episode)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from openpi_runtime.robots import Camera, RobotSpec
 
 _STATE_MAX_AGE_NS = 200_000_000  # of one arm's joints beside the other's
 _CHUNKS = "openpi_policy_node/action_chunk"
+_OTHER_CLOCK_NS = 1_000_000_000  # no message takes that long: its stamp is of another clock than its arrival
 
 
 class Bag:
@@ -62,14 +63,15 @@ class Bag:
     def commands(self) -> list[Stream]:
         """Every command recorded, in rad and runtime units; of a group's controllers the one that was commanded."""
         streams = []
+        stamped = self._clock()
         for source in command_sources(self._robot, self._has):
             pairs = [(at_ns, source.values(message)) for _, at_ns, message in self._messages(source.topic)]
-            stamps, values = [at_ns for at_ns, _ in pairs], [value for _, value in pairs]
+            stamps, values = stamped([at_ns for at_ns, _ in pairs]), [value for _, value in pairs]
             width = len(values[0])
             streams.append(
                 Stream(
                     name=self._prefix + source.topic,
-                    stamps_ns=np.array(stamps, np.int64),
+                    stamps_ns=stamps,
                     values=np.array(values, np.float64),
                     columns=source.columns[:width],
                 )
@@ -90,6 +92,19 @@ class Bag:
     def prompt(self) -> str:
         """What the policy was told last; empty where none was recorded."""
         return next((message.prompt for _, _, message in reversed(list(self._messages(_CHUNKS)))), "")
+
+    def _clock(self) -> Callable[[Sequence[int]], np.ndarray]:
+        """Makes times of arrival times of the robot's clock, on which stamps are.
+
+        The two differ where a simulated robot was recorded without simulated time; then the joint states, which have
+        both, tell how one goes with the other.
+        """
+        topics = (*self._robot.joint_topics, *self._robot.pose_topics)
+        both = [(at_ns, time_ns(message.header.stamp)) for _, at_ns, message in self._messages(*topics)]
+        arrivals, stamps = np.array(both, np.int64).reshape(-1, 2).T
+        if not len(both) or np.median(np.abs(arrivals - stamps)) < _OTHER_CLOCK_NS:
+            return lambda times: np.array(times, np.int64)
+        return lambda times: np.interp(times, arrivals, stamps).astype(np.int64)
 
     def _camera(self, name: str) -> Camera:
         return next(camera for camera in self._robot.cameras if camera.name == name)

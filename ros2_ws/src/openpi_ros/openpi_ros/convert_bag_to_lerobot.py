@@ -39,6 +39,8 @@ class Args:
     """Of the robot's topics; found where it is not given."""
     max_age: float = 0.5
     """Refuse episodes with a gap longer than this in state or pictures, in seconds."""
+    resume: bool = False
+    """Add the bags to the data set that is in the folder already."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +75,8 @@ def _write_columns(args: Args, robot: RobotSpec) -> int:
             for frame in _frames(robot, episode):
                 if writer is None:
                     features = _features(robot, frame)
-                    writer = stack.enter_context(LeRobotWriter(args.output, fps=fps, features=features))
+                    made = LeRobotWriter(args.output, fps=fps, features=features, resume=args.resume)
+                    writer = stack.enter_context(made)
                 writer.add_frame(frame, task=episode.task)
             writer.save_episode()
         return writer.num_episodes
@@ -105,7 +108,8 @@ def _write_through_codec(args: Args, robot: RobotSpec) -> int:
     codec = codecs.get(args.codec or "")
     fps = args.fps or codec.fps
     arm = ArmSignals(robot, robot_kinematics(robot), codec.quaternion_order)
-    return recordings.write(codec, (_recording(arm, one) for one in _episodes(args, robot, fps)), args.output, fps)
+    found = (_recording(arm, one) for one in _episodes(args, robot, fps))
+    return recordings.write(codec, found, args.output, fps, resume=args.resume)
 
 
 def _recording(arm: ArmSignals, episode: Episode) -> dict[str, Any]:

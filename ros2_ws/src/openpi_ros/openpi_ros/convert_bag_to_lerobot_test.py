@@ -19,6 +19,7 @@ STORE = get_typestore(Stores.ROS2_JAZZY)
 TYPES = STORE.types
 ARM = list(DROID.groups[0].joints)
 START_NS = 1_000_000_000_000
+WALL_NS = 1_700_000_000_000_000_000
 STEPS = 31
 REST = np.array(DROID.rest)
 
@@ -31,7 +32,9 @@ def at(second: float) -> np.ndarray:
 class BagWriter:
     """Writes a bag as a DROID robot's drivers do: joint states at 100 Hz, pictures at 15 Hz, commands at 15 Hz."""
 
-    def __init__(self, path: Path, prefix: str) -> None:
+    def __init__(self, path: Path, prefix: str, slowness: float | None = None) -> None:
+        """slowness: seconds of the recorder's clock to one of the robot's, where they are not the same clock."""
+        self._slowness = slowness
         self._writer = Writer(path, version=9)
         self._writer.open()
         self._prefix = prefix
@@ -41,11 +44,12 @@ class BagWriter:
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(self._prefix + topic, kind, typestore=STORE)
         stamp_ns = START_NS + round(second * 1e9)
+        arrival_ns = stamp_ns if self._slowness is None else WALL_NS + round(self._slowness * second * 1e9)
         stamp = TYPES["builtin_interfaces/msg/Time"](*divmod(stamp_ns, 1_000_000_000))
         if kind != "std_msgs/msg/Float64MultiArray":
             fields["header"] = TYPES["std_msgs/msg/Header"](stamp, "")
         data = STORE.serialize_cdr(TYPES[kind](**fields), kind)
-        self._writer.write(self._connections[topic], stamp_ns, data)
+        self._writer.write(self._connections[topic], arrival_ns, data)
 
     def joints(self, second: float) -> None:
         position = np.array([*at(second), 0.04 - 0.02 * second])  # the gripper closes
@@ -70,9 +74,9 @@ class BagWriter:
         self._writer.close()
 
 
-def record(path: Path, prefix: str = "/", *, commands: bool = True) -> Path:
+def record(path: Path, prefix: str = "/", *, commands: bool = True, slowness: float | None = None) -> Path:
     """Two seconds; a command follows each picture by 10 ms."""
-    writer = BagWriter(path, prefix)
+    writer = BagWriter(path, prefix, slowness)
     events = [(step / 100, "joints", 0) for step in range(210)]
     events += [(step / 15, "sight", step) for step in range(STEPS)]
     events += [(step / 15 + 0.01, "command", 0) for step in range(STEPS)] if commands else []
@@ -109,6 +113,26 @@ def test_a_droid_bag_becomes_the_robots_columns(tmp_path: Path, prefix: str) -> 
         assert steps[number]["task"] == "lift"
         shade = np.asarray(steps[number]["observation.images.exterior"]).mean()
         np.testing.assert_allclose(shade, 8 * number, atol=4)
+
+
+def test_a_simulated_robot_recorded_on_the_wall_clock(tmp_path: Path) -> None:
+    actions = []
+    for name, slowness in (("same", None), ("slow", 1.7)):
+        bag, output = record(tmp_path / name, slowness=slowness), tmp_path / f"{name}_data"
+        main(Args(bags=(bag,), output=output, robot="droid"))
+        actions.append(np.array([step["action"] for step in frames(output)]))
+    assert len(actions[0]) == len(actions[1]) == STEPS
+    np.testing.assert_allclose(actions[1], actions[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("codec", [None, "ee"])
+def test_bags_are_added_to_a_data_set_only_where_that_is_wanted(tmp_path: Path, codec: str | None) -> None:
+    bag, output = record(tmp_path / "bag"), tmp_path / "data"
+    for resume in (False, True):
+        main(Args(bags=(bag,), output=output, robot="droid", codec=codec, resume=resume))
+    assert len({int(frame["episode_index"]) for frame in frames(output)}) == 2
+    with pytest.raises(ValueError, match="there already is a dataset"):
+        main(Args(bags=(bag,), output=output, robot="droid", codec=codec))
 
 
 def test_without_commands_the_next_state_is_the_action(tmp_path: Path) -> None:
