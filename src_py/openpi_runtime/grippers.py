@@ -75,13 +75,14 @@ def parse_gripper(entry: Entry, convention: Span) -> Gripper:
     )
     calibrations = {name: _calibration(value) for name, value in fields["calibrations"].entries().items()}
     chosen = fields["calibration"].text(tuple(calibrations))
+    ends = min(convention.closed, convention.open), max(convention.closed, convention.open)
     return Gripper(
         name=fields["name"].text(),
         state_joint=fields["state_joint"].text(),
         command_joint=fields["command_joint"].text(),
         calibration=calibrations[chosen],
         calibrations=calibrations,
-        threshold=fields["threshold"].number(*sorted((convention.closed, convention.open))) if "threshold" in fields else None,
+        threshold=fields["threshold"].number(*ends) if "threshold" in fields else None,
         channel=_channel(fields["channel"]) if "channel" in fields else None,
     )
 

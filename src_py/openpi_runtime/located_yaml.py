@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-
 _RELATIVE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 

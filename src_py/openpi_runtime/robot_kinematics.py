@@ -17,7 +17,8 @@ def robot_kinematics(robot: RobotSpec) -> Kinematics:
         SpecError: the description names a URDF, a joint or a frame that is not there, gives a joint another unit, keeps
             more of its range than there is, or rests beyond it (file, line, field, value, what is allowed).
     """
-    top = located_yaml.load(robot.source).entries()
+    description = located_yaml.load(robot.source)
+    top = description.entries()
     if not robot.urdf_path.is_file():
         raise top["urdf"].wrong(f"a URDF or xacro file beside the description or in {paths.urdf_dir()}")
     kinematics = Kinematics.from_file(robot.urdf_path)
@@ -25,23 +26,26 @@ def robot_kinematics(robot: RobotSpec) -> Kinematics:
         _check_group(entry.entries(), robot, group, kinematics)
     for field, columns in (("state", robot.state), ("action", robot.action)):
         _check_units(top[field], columns, robot, kinematics)
-    if "limits" in top:
-        _check_margin(top["limits"].entries(), robot, kinematics)
+    _check_margin(description, robot, kinematics)
     if "rest" in top:
         _check_rest(top["rest"], robot, kinematics)
     return kinematics
 
 
 def _check_group(fields: dict[str, Entry], robot: RobotSpec, group: Group, kinematics: Kinematics) -> None:
+    if not group.pose:  # else the controller has the kinematics
+        _check_joints(fields["joints"], robot, group, kinematics)
+    if group.end_effector and not kinematics.has_frame(group.end_effector):
+        raise fields["end_effector"].wrong(f"a link or joint of {robot.urdf_path.name}")
+
+
+def _check_joints(joints: Entry, robot: RobotSpec, group: Group, kinematics: Kinematics) -> None:
     needed = urdf_joints(robot)
-    # A group commanded by deltas of a pose has no joints of its own: the controller has the kinematics.
-    for entry, joint in zip(fields["joints"].items() if not group.pose else (), group.joints, strict=not group.pose):
+    for entry, joint in zip(joints.items(), group.joints, strict=True):
         name = group.urdf_prefix + joint
         if name in needed and name not in kinematics.joint_names:
             known = ", ".join(kinematics.joint_names)
             raise entry.wrong(f"joints of the URDF, less urdf_prefix {group.urdf_prefix!r}; it has {known}")
-    if group.end_effector and not kinematics.has_frame(group.end_effector):
-        raise fields["end_effector"].wrong(f"a link or joint of {robot.urdf_path.name}")
 
 
 def _check_units(entry: Entry, columns: Sequence[Column], robot: RobotSpec, kinematics: Kinematics) -> None:
@@ -51,12 +55,14 @@ def _check_units(entry: Entry, columns: Sequence[Column], robot: RobotSpec, kine
             raise item.entries()["unit"].wrong(f"{kinematics.unit(joint)}, since the URDF's {joint} is measured in it")
 
 
-def _check_margin(limits: dict[str, Entry], robot: RobotSpec, kinematics: Kinematics) -> None:
+def _check_margin(description: Entry, robot: RobotSpec, kinematics: Kinematics) -> None:
     joints = urdf_joints(robot)
     lower, upper, _ = kinematics.limits(joints)
     for joint, room in zip(joints, (upper - lower) / 2, strict=True):
         if room <= robot.limits.position_margin:
-            raise limits["position_margin"].wrong(f"less than {room:g}, half the range of {joint} in the URDF")
+            limits = description.entries().get("limits", description)
+            must = f"limits.position_margin must be less than {room:g}, and is {robot.limits.position_margin:g}"
+            raise limits.error(f"leaves nothing of the URDF's range of {joint}; {must}")
 
 
 def _check_rest(entry: Entry, robot: RobotSpec, kinematics: Kinematics) -> None:

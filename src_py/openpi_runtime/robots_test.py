@@ -1,7 +1,9 @@
+import re
 from pathlib import Path
 
 import pytest
 
+from openpi_runtime import paths
 from openpi_runtime.conftest import TWIN
 from openpi_runtime.grippers import GripperChannel
 from openpi_runtime.located_yaml import SpecError
@@ -94,7 +96,24 @@ def test_the_configuration_folder_can_be_set(tmp_path: Path, monkeypatch: pytest
             4,
             "is 2.5; allowed: a whole number from 1 to 1000",
         ),
-        ("executed_steps: 5", "executed: 5", 2, "lacks the field 'executed_steps'"),
+        ("executed_steps: 5\n", "", 2, "lacks the field 'executed_steps'"),
+        ("executed_steps: 5", "executed_step: 5", 4, "executed_step is not a known field; allowed: .*executed_steps"),
+        ("topic: top/image_raw", "topic: top camera", 14, "allowed: a relative topic name"),
+        ("topic: top/image_raw", "topic: top//image_raw", 14, "allowed: a relative topic name"),
+        ("topic: top/image_raw", "topic: 2/image_raw", 14, "allowed: a relative topic name"),
+        (
+            "command_joint: gripper, ",
+            "command_joint: gripper, threshold: 1.5, ",
+            8,
+            "1.5; allowed: a number from 0 to 1",
+        ),
+        (
+            "unit: rad, group: right",
+            "unit: gripper, group: right",
+            18,
+            r"state\[2\].unit is 'gripper'; allowed: rad, m",
+        ),
+        ("unit: gripper, group: left", "unit: m, group: left", 17, r"state\[1\].unit is 'm'; allowed: gripper"),
         ("urdf: twin.urdf", "urdf: twin.urdf\nspeed: 3", 6, "speed is not a known field; allowed: name, rate_hz"),
         ("role: base", "role: front", 14, r"cameras\[0\].role is 'front'; allowed: base, left_wrist"),
         ("required: true", "required: 1", 14, "required is 1; allowed: true or false"),
@@ -122,7 +141,12 @@ def test_the_configuration_folder_can_be_set(tmp_path: Path, monkeypatch: pytest
             11,
             "a list with at least one",
         ),
-        ("group: right, joint: gripper", "group: right, joint: elbow", 15, "commands joint 'elbow' of group 'right' 2"),
+        (
+            "unit: gripper, group: right, joint: gripper",
+            "unit: rad, group: right, joint: elbow",
+            15,
+            "commands joint 'elbow' of group 'right' 2",
+        ),
     ],
 )
 def test_errors_say_where_and_what_is_allowed(tmp_path: Path, old: str, new: str, line: int, message: str) -> None:
@@ -156,3 +180,44 @@ def test_what_is_no_description_is_refused(tmp_path: Path, text: str) -> None:
 def test_specs_cannot_be_changed(twin: RobotSpec) -> None:
     with pytest.raises(AttributeError):
         twin.rate_hz = 10  # type: ignore[misc]
+
+
+WRONG = {  # what is changed in each robot that comes along, and what the answer is
+    "no rate": (r"rate_hz: .*\n", "", "the file lacks the field 'rate_hz'"),
+    "misspelt": ("rate_hz:", "rate:", "rate is not a known field; allowed: .*rate_hz"),
+    "rate 0": (r"rate_hz: \d+", "rate_hz: 0", "rate_hz is 0; allowed: a number from 0.1"),
+    "rate NaN": (r"rate_hz: \d+", "rate_hz: .nan", "rate_hz is nan; allowed: a number"),
+    "unit": ("unit: rad", "unit: degrees", r"state\[\d\].unit is 'degrees'; allowed: rad"),
+    "joint": (r"(unit: rad, group: \w+, joint: )\w+", r"\1knee", r"state\[\d\].joint is 'knee'; allowed: \w"),
+    "group": (r"(unit: rad, group: )\w+", r"\1leg", r"state\[\d\].group is 'leg'; allowed: (left, right|arm)$"),
+    "camera twice": (r"(cameras:\n(?: *#.*\n)*)(  - .*\n)", r"\1\2\2", "cameras names '.*' more than once"),
+    "camera topic": (
+        r"topic: (\w+)/image_raw",
+        r"topic: /\1/image_raw",
+        r"cameras\[0\].topic is .*a relative topic name",
+    ),
+    "gripper": (r"position: \{closed: \S+ open: [\d.]+", "position: {closed: 1, open: 1", "two different values"),
+    "gripper NaN": (
+        r"position: \{closed: [\d.]+",
+        "position: {closed: .nan",
+        r"position.closed is nan; allowed: a number",
+    ),
+    "gripper unit": (r"unit: gripper", "unit: m", r"unit is 'm'; allowed: gripper"),
+    "controller": (
+        r"    controllers:\n      \w+:",
+        "    controllers:\n      magic:",
+        "magic is not a known field; allowed: jo",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["aloha", "droid", "libero"])
+@pytest.mark.parametrize("case", WRONG)
+def test_a_mistake_in_any_robots_description_is_answered_with_its_place(tmp_path: Path, name: str, case: str) -> None:
+    pattern, new, message = WRONG[case]
+    text, times = re.subn(pattern, new, (paths.config_dir() / "robots" / f"{name}.yaml").read_text(), count=1)
+    assert times == 1
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=rf"wrong.yaml, line \d+: .*{message}"):
+        load_robot(path)
