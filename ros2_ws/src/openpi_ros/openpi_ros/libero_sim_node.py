@@ -18,6 +18,7 @@ class LiberoSimNode(SimulationNode):
 
     name = "libero_sim_node"
     reset_timeout_s = 120.0  # a task is loaded
+    world_frame = "libero_world"  # the arm's base, the root of its URDF, stands elsewhere in each scene
 
     def set_up(self) -> None:
         if not self.params["render"]:

@@ -32,19 +32,19 @@ def camera_info(camera: Intrinsics, stamp_ns: int, frame_id: str) -> CameraInfo:
     return message
 
 
-def poses(objects: Iterable[Float[np.ndarray, "7"]], stamp_ns: int) -> PoseArray:
-    """True poses of objects (m, quaternion w x y z) in the frame `world`."""
+def poses(objects: Iterable[Float[np.ndarray, "7"]], stamp_ns: int, frame_id: str) -> PoseArray:
+    """True poses of objects (m, quaternion w x y z)."""
     message = PoseArray(poses=[_pose(values) for values in objects])
     message.header.stamp = to_time(stamp_ns)
-    message.header.frame_id = "world"
+    message.header.frame_id = frame_id
     return message
 
 
-def pose_stamped(hand: Float[np.ndarray, "7"], stamp_ns: int) -> PoseStamped:
-    """The pose of an end effector (m, quaternion w x y z) in the frame `world`."""
+def pose_stamped(hand: Float[np.ndarray, "7"], stamp_ns: int, frame_id: str) -> PoseStamped:
+    """The pose of an end effector (m, quaternion w x y z)."""
     message = PoseStamped(pose=_pose(hand))
     message.header.stamp = to_time(stamp_ns)
-    message.header.frame_id = "world"
+    message.header.frame_id = frame_id
     return message
 
 

@@ -33,9 +33,11 @@ class SimulationNode(lifecycle.ManagedNode):
 
     Attributes:
         reset_timeout_s: wall time that a reset may take.
+        world_frame: what the simulator's own coordinates are in; `world` is the root of a robot's URDF.
     """
 
     reset_timeout_s: ClassVar[float] = 10.0
+    world_frame: ClassVar[str] = "world"
 
     def make_world(self, robot: RobotSpec) -> World:
         """What is simulated, from `self.params`. A subclass writes this."""
@@ -144,11 +146,11 @@ class _Reporter:
         for group, reading in world.readings().items():
             self._joints[group].publish(sim_messages.joint_state(reading, time_ns))
             if reading.hand is not None:
-                self._hands[group].publish(sim_messages.pose_stamped(reading.hand, time_ns))
+                self._hands[group].publish(sim_messages.pose_stamped(reading.hand, time_ns, self._node.world_frame))
         # After the joint states and before the cameras: whoever acts at this time has the state of this time, and
         # has the time it takes to render to act.
         self._clock.publish(Clock(clock=to_time(time_ns)))
-        self._objects.publish(sim_messages.poses(world.objects.values(), time_ns))
+        self._objects.publish(sim_messages.poses(world.objects.values(), time_ns, self._node.world_frame))
         self._reward.publish(Float32(data=float(world.reward)))
         self._success.publish(Bool(data=world.success))
         self._say_solved(world.success)

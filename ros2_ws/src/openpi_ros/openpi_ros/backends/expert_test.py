@@ -31,7 +31,7 @@ class Topics:
 
     def episode(self, start_ns: int, poses: Sequence[np.ndarray] = (CUBE,)) -> None:
         self.callbacks["sim/episode_start"](to_time(start_ns))
-        self.callbacks["sim/objects"](sim_messages.poses(poses, start_ns + 1))
+        self.callbacks["sim/objects"](sim_messages.poses(poses, start_ns + 1, "world"))
 
     def state(self, mode: int, time_ns: int) -> None:
         message = ExecutorState(mode=mode)
@@ -85,7 +85,7 @@ def test_what_is_left_of_the_episode_before_is_not_planned_from(topics, backend)
     topics.episode(100 * PERIOD_NS)
     with pytest.raises(BackendError, match="only just begun"):
         _actions(backend, 100)
-    topics.callbacks["sim/objects"](sim_messages.poses([CUBE], 100 * PERIOD_NS))
+    topics.callbacks["sim/objects"](sim_messages.poses([CUBE], 100 * PERIOD_NS, "world"))
     with pytest.raises(BackendError, match="only just begun"):
         _actions(backend, 101)
 
