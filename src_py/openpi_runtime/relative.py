@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -29,6 +29,18 @@ def base_state(spec: RobotSpec, state: Float64[np.ndarray, " s"]) -> Float64[np.
 
 def action_state(spec: RobotSpec, state: Float64[np.ndarray, " s"]) -> Float64[np.ndarray, " d"]:
     """The state in the order of the action columns: what each of them commands; 0 where the state does not show it."""
-    place = {(column.group, column.joint): i for i, column in enumerate(spec.state)}
-    columns = [place.get((column.group, column.joint)) for column in spec.action]
-    return np.array([0.0 if column is None else state[column] for column in columns])
+    readers = [state_reader(spec, column) for column in spec.action]
+    return np.array([0.0 if read is None else read(state) for read in readers])
+
+
+def state_reader(spec: RobotSpec, column: Column) -> Callable[[Float64[np.ndarray, " s"]], float] | None:
+    """Reads an action column's joint out of a state, a gripper also by its finger; None where the state has neither."""
+    place = {(shown.group, shown.joint): i for i, shown in enumerate(spec.state)}
+    if (index := place.get((column.group, column.joint))) is not None:
+        return lambda state: float(state[index])
+    gripper = spec.group(column.group).gripper
+    finger = place.get((column.group, gripper.state_joint)) if gripper and spec.is_gripper(column) else None
+    if gripper is None or finger is None:
+        return None
+    opening, convention = gripper.calibration.position, spec.gripper_convention
+    return lambda state: convention.at(opening.fraction(float(state[finger])))

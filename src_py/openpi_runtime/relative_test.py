@@ -31,3 +31,11 @@ def test_the_state_in_the_order_of_the_actions() -> None:
     droid = load_robot("droid")
     turned = dataclasses.replace(droid, state=droid.state[:0:-1])  # from the gripper to the second joint
     assert action_state(turned, np.arange(7.0)).tolist() == [0.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0]
+
+
+def test_a_gripper_is_read_by_its_finger_and_no_other_joint_is() -> None:
+    libero = load_robot("libero")
+    state = np.array([0.4, 0.0, 1.0, 3.1, 0.0, 0.0, 0.04, -0.04])  # wholly open, which LIBERO calls -1
+    assert action_state(libero, state) == pytest.approx([*state[:6], -1.0])
+    unseen = dataclasses.replace(libero, state=libero.state[1:])
+    assert action_state(unseen, state[1:]) == pytest.approx([0.0, *state[1:6], -1.0])
