@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias
 from openpi.serving.metrics import ServerMetrics
 from openpi_client.tended_loop import TendedLoop
 
-TEND_EVERY_S = 0.002  # while the policy computes
+TEND_EVERY_S = 0.005  # while the policy computes
 
 Observation: TypeAlias = dict[str, Any]
 Result: TypeAlias = dict[str, Any]
@@ -54,7 +54,8 @@ class Request:
     """One observation in line; `cancelled` once nobody waits for it."""
 
     observation: Observation
-    future: asyncio.Future[tuple[Result, float]]
+    then: Callable[[Result, float], Any]
+    future: asyncio.Future[Any]
     entered: float = dataclasses.field(default_factory=time.perf_counter)
     cancelled: bool = False
 
@@ -88,9 +89,15 @@ class Inference(abc.ABC):
         """From now on, infer with this policy."""
         self._policy = policy
 
-    def submit(self, observation: Observation) -> asyncio.Future[tuple[Result, float]]:
-        """Result of the policy and the time its batch took [s]. Cancelling takes the request out of the line."""
-        request = Request(observation, asyncio.get_running_loop().create_future())
+    def submit(
+        self, observation: Observation, then: Callable[[Result, float], Any] = lambda *both: both
+    ) -> asyncio.Future[Any]:
+        """What `then` makes of the policy's result and the time its batch took [s]; without it, these two.
+
+        `then` is called at once, before the event loop gets round to those who wait for the future. Cancelling takes
+        the request out of the line.
+        """
+        request = Request(observation, then, asyncio.get_running_loop().create_future())
         self._waiting.add(request)
         self._metrics.waiting.inc()
         request.future.add_done_callback(lambda _: self._leave(request))
@@ -167,7 +174,9 @@ class Inference(abc.ABC):
 
         def settle() -> None:
             for request, (result, error) in zip(batch, outcomes, strict=True):
-                _settle(request.future, (result, elapsed), error)
+                if error is None and not request.future.done():
+                    result, error = _outcome(functools.partial(request.then, result, elapsed))
+                _settle(request.future, result, error)
             loop.call_soon(self._count, batch, start, elapsed)  # once the answers are on their way
 
         self._tell(loop, settle)

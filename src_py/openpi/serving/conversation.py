@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import dataclasses
+import functools
 import logging
 import time
 import traceback
@@ -13,7 +15,7 @@ from websockets.asyncio.server import ServerConnection
 
 from openpi.serving import batching, messages
 from openpi.serving.metrics import ServerMetrics
-from openpi_client import msgpack_numpy
+from openpi_client import frames, msgpack_numpy
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class Conversation:
     ) -> None:
         self._connection, self._inference, self._metrics, self._example = connection, inference, metrics, example
         self._pending: asyncio.Future[Any] | None = None
+        self._packer = msgpack_numpy.Packer()  # keeps its buffer, which is large
 
     async def wait(self, work: Awaitable[Any]) -> None:
         """Wait for `work`, or until the client leaves."""
@@ -74,35 +77,45 @@ class Conversation:
             except Exception:
                 logger.exception("Inference failed")
                 return await self._give_up("error", traceback.format_exc())
-            await self._connection.send(answer)
-            self._count(len(frame), len(answer))
+            if not answer.sent:
+                await self._connection.send(answer.message)
+            self._count(len(frame), len(answer.message))
             prev_total_ms = (time.monotonic() - start) * 1e3
 
     async def _give_up(self, outcome: str, words: str) -> None:
         self._metrics.requests.labels(outcome).inc()
         await self.fail(words)
 
-    async def _answer(self, frame: bytes | str, prev_total_ms: float | None) -> bytes:
+    async def _answer(self, frame: bytes | str, prev_total_ms: float | None) -> "_Answer":
         observation = messages.decode(frame)
         try:
-            result, infer_s = await self._infer(observation)
+            async with self._inference.room:
+                self._pending = self._inference.submit(observation, functools.partial(self._reply, prev_total_ms))
+                return await self._pending
         except Exception as error:
             words = messages.explain(observation, self._example)
             words = words or (str(error) if isinstance(error, ValueError) else "")
             if words:
                 raise messages.BadRequestError(f"{words}\n\n{traceback.format_exc()}") from error
             raise
+
+    def _reply(self, prev_total_ms: float | None, result: dict[str, Any], infer_s: float) -> "_Answer":
         timing = {"infer_ms": infer_s * 1e3}
         if prev_total_ms is not None:
             timing["prev_total_ms"] = prev_total_ms
-        return msgpack_numpy.packb({**result, "server_timing": timing})
+        try:
+            message = self._packer.pack({**result, "server_timing": timing})
+        except Exception as error:
+            raise RuntimeError(f"The policy's result cannot be sent: {error}") from error
+        return _Answer(message, sent=frames.send_now(self._connection, message))
 
     def _count(self, received: int, sent: int) -> None:
         self._metrics.requests.labels("ok").inc()
         self._metrics.received_bytes.inc(received)
         self._metrics.sent_bytes.inc(sent)
 
-    async def _infer(self, observation: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        async with self._inference.room:
-            self._pending = self._inference.submit(observation)
-            return await self._pending
+
+@dataclasses.dataclass(frozen=True)
+class _Answer:
+    message: bytes
+    sent: bool
