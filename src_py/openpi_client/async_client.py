@@ -62,7 +62,7 @@ class AsyncWebsocketClientPolicy:
         self._headers = {"Authorization": f"Api-Key {api_key}"} if api_key else {}
         self._dialect = dialect or dialects.PolicyDialect()
         self._connection: ClientConnection | None = None
-        self._greeting_is_due = False  # connected, and the server has not yet said that it is ready
+        self._awaited = ""  # connected, and the server is not ready yet: what it says of that
         self._turn = asyncio.Lock()
         self._writer = frames.FrameWriter()
 
@@ -162,15 +162,15 @@ class AsyncWebsocketClientPolicy:
         return self._connection
 
     def _not_connected(self, timeout_s: float) -> str:
-        if self._greeting_is_due:
+        if self._awaited:
             there = f"The policy server at {self.url} is there"
-            return f"{there}, but was not ready within {timeout_s:g} s; it may be loading."
+            return f"{there}, but was not ready within {timeout_s:g} s: {self._awaited}."
         return f"No policy server at {self.url} within {timeout_s:g} s."
 
     async def _connect_with_backoff(self) -> ClientConnection:
         delay = FIRST_RETRY_S
         while True:
-            self._greeting_is_due = False
+            self._awaited = ""
             try:
                 return await self._connect_once()
             except (OSError, websockets.InvalidHandshake, websockets.ConnectionClosed, EOFError) as error:
@@ -189,7 +189,7 @@ class AsyncWebsocketClientPolicy:
             proxy=None,
             ssl=(self.options.tls or True) if self.url.startswith("wss:") else None,
         )
-        self._greeting_is_due = True
+        self._awaited = "it may be loading"
         try:
             self.metadata = await self._greeting(connection)
         except BaseException:
@@ -198,10 +198,9 @@ class AsyncWebsocketClientPolicy:
         return connection
 
     async def _greeting(self, connection: ClientConnection) -> dict[str, Any]:
-        while True:
-            metadata = self._dialect.greeting(await connection.recv())
-            if metadata is not None:
-                return metadata
+        while isinstance(said := self._dialect.greeting(await connection.recv()), str):
+            self._awaited = said
+        return said
 
 
 def session_url(base: str, checkpoint_id: str | None) -> str:

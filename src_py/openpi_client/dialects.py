@@ -10,8 +10,8 @@ class Dialect(Protocol):
 
     goes_on_after_errors: bool
 
-    def greeting(self, frame: bytes | str) -> dict[str, Any] | None:
-        """Metadata from a message before the first request; None while the server says that it is still loading."""
+    def greeting(self, frame: bytes | str) -> dict[str, Any] | str:
+        """Metadata from a message before the first request, or what the server says while it is not ready yet."""
 
     def answer(self, frame: bytes | str) -> dict[str, Any]:
         """The result of a request. Raises InferenceError where the server reports an error."""
@@ -22,7 +22,7 @@ class PolicyDialect:
 
     goes_on_after_errors = False
 
-    def greeting(self, frame: bytes | str) -> dict[str, Any] | None:
+    def greeting(self, frame: bytes | str) -> dict[str, Any] | str:
         return self.answer(frame)
 
     def answer(self, frame: bytes | str) -> dict[str, Any]:
@@ -36,9 +36,15 @@ class SessionDialect:
 
     goes_on_after_errors = True
 
-    def greeting(self, frame: bytes | str) -> dict[str, Any] | None:
+    def greeting(self, frame: bytes | str) -> dict[str, Any] | str:
         message = _session_message(frame)
-        return message.get("meta") if message.get("status", "ready") == "ready" else None
+        status = message.get("status", "ready")
+        if status != "ready":
+            return str(message.get("message") or status)
+        meta = message.get("meta")
+        if not isinstance(meta, dict):
+            raise errors.ProtocolError(f"The session server greeted with {sorted(message)}, not with 'meta'.")
+        return meta
 
     def answer(self, frame: bytes | str) -> dict[str, Any]:
         message = _session_message(frame)

@@ -187,7 +187,7 @@ class _Session:
         try:
             while not (await asyncio.wait({loading}, timeout=wait_s))[0]:
                 if not self._client_spoke:
-                    words = f"{checkpoint_id} is being loaded"
+                    words = f"loading {checkpoint_id}"
                     await self._send({"status": "loading", "message": words, "meta": meta})
                 wait_s = STATUS_EVERY_S
             await loading

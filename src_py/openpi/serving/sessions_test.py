@@ -150,7 +150,7 @@ def test_loading_is_announced(folder, monkeypatch):
     with serving(folder, Loads(delay_s=0.3), preload=False) as port, raw(port) as connection:
         first, second = (msgpack_numpy.unpackb(connection.recv(timeout=5)) for _ in range(2))
     assert (first["status"], second["status"]) == ("loading", "ready")
-    assert "checkpoint-10" in first["message"]
+    assert first["message"] == "loading checkpoint-10"
     assert first["meta"] == second["meta"]
     assert first["meta"]["checkpoint_id"] == "checkpoint-10"
 
@@ -178,6 +178,18 @@ def test_our_client_waits_until_the_checkpoint_is_loaded(folder, monkeypatch):
     with serving(folder, load, preload=False) as port, connect(port) as session:
         assert load.names == ["checkpoint-10"]
         assert session.get_server_metadata()["codec"] == "ee"
+
+
+def test_a_client_that_waits_no_longer_says_what_is_being_loaded(folder, monkeypatch):
+    monkeypatch.setattr(sessions, "FIRST_STATUS_S", 0.05)
+    loaded = threading.Event()
+    monkeypatch.setattr(Loads, "__call__", lambda self, name: loaded.wait(10) and Stub(name))
+    with serving(folder, Loads(), preload=False) as port:
+        with pytest.raises(errors.ServerTimeoutError, match=r"not ready within 0\.5 s: loading checkpoint-10\."):
+            SessionClientPolicy("127.0.0.1", port, options=ClientOptions(connect_timeout_s=0.5))
+        loaded.set()
+        with connect(port) as session:
+            assert "actions" in session.infer(CODEC.example())
 
 
 def test_the_least_recently_used_checkpoint_leaves(folder):

@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2: source setup/env.sh")
 pytest.importorskip("openpi_msgs.msg", reason="needs the built workspace: make setup")
 
 from openpi import codecs
+from openpi.serving import sessions
 from openpi.serving.background import running
 from openpi.serving.sessions_test import serving
 from openpi.serving.websocket_policy_server import WebsocketPolicyServer
@@ -117,6 +119,21 @@ def test_a_session_with_absolute_joints_answers_in_the_robots_actions(tmp_path: 
     actions = ask_session(tmp_path, "joints_traj", policy)["actions"]
     np.testing.assert_allclose(actions[:, :7], [[0.5] * 7, *[[0.0] * 7] * 9], atol=1e-5)  # a velocity of 1 is 0.2 rad
     np.testing.assert_allclose(actions[:, 7], 1.0)
+
+
+def test_a_session_that_is_being_loaded_is_told_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In words that the node shows in its diagnostics; its next request finds the checkpoint loaded."""
+    monkeypatch.setattr(sessions, "FIRST_STATUS_S", 0.05)
+    (tmp_path / "1000" / "params").mkdir(parents=True)
+    loaded, policy = threading.Event(), Stub()
+    with serving(tmp_path, lambda _: loaded.wait(20) and policy, codec=codecs.get("droid"), preload=False) as port:
+        params = {"host": "127.0.0.1", "port": port, "request_timeout": 1.0, "protocol": "session", "checkpoint": ""}
+        backend = RemoteBackend(Node(), params, DROID)  # type: ignore[arg-type]
+        with pytest.raises(BackendError, match="loading checkpoint-1000"):
+            backend.infer(observation())
+        loaded.set()
+        assert backend.infer(observation())["actions"].shape == (10, 8)
+        backend.close()
 
 
 def test_a_session_whose_codec_answers_with_poses_is_refused(tmp_path: Path) -> None:
