@@ -98,21 +98,6 @@ def _reset(client) -> None:
     assert client.newest["sim/reward"].data == 0.0
 
 
-@pytest.mark.parametrize(
-    ("parameter", "told"),
-    [
-        ("robot:=alhoa", "There is no robot 'alhoa'; known: aloha"),
-        ("task:=stack", "Parameter 'task' is 'stack', but must be"),
-        ("cameras:=[cam_top]", "Parameter 'cameras'"),
-        ("camera_hertz:=5.0", "did you mean 'camera_hz'"),
-    ],
-)
-def test_a_wrong_parameter_ends_it_with_a_sentence(start, parameter, told):
-    simulation = start("openpi_ros.aloha_sim_node", "--ros-args", "-p", parameter)
-    assert simulation.wait_for_end(60) == 1
-    assert told in simulation.output()
-
-
 def test_no_rendering_library_ends_it_with_what_to_install(start, monkeypatch):
     monkeypatch.setenv("PYOPENGL_PLATFORM", "glx")  # what a missing libEGL looks like to MuJoCo
     simulation = start("openpi_ros.aloha_sim_node")

@@ -90,17 +90,3 @@ def check_reset(client):
     client.wait(lambda: abs(client.joints("joint_states")["panda_joint1"]) < 0.01, "the start pose")
     assert time_ns(client.newest["/clock"].clock) > before  # time never goes back
     assert not client.newest["sim/success"].data
-
-
-@pytest.mark.parametrize(
-    ("parameter", "told"),
-    [
-        ("robot:=aloha", "The Franka simulation needs joints and camera frames that"),
-        ("cube:=pink", "Parameter 'cube' is 'pink', but must be a string, one of red, green, blue"),
-        ("cameras:=[cam_high]", "Parameter 'cameras'"),
-    ],
-)
-def test_a_wrong_parameter_ends_it_with_a_sentence(start, parameter, told):
-    simulation = start("openpi_ros.franka_sim_node", "--ros-args", "-p", parameter)
-    assert simulation.wait_for_end(60) == 1
-    assert told in simulation.output()

@@ -30,6 +30,8 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from openpi_runtime.located_yaml import LOADER
+
 _SCALARS: dict[str, type] = {"bool": bool, "int": int, "double": float, "string": str}
 # Declared by rclpy itself, or by tools for every node.
 _FOREIGN_PARAMETERS = ("use_sim_time", "qos_overrides.", "start_type_description_service")
@@ -114,7 +116,7 @@ def load_specs(node_name: str) -> dict[str, ParameterSpec]:
     file = resources.files("openpi_ros").joinpath("parameters", f"{node_name}.yaml")
     if not file.is_file():
         raise ParameterError(f"There is no parameter declaration {file}; add it beside the others.")
-    entries = yaml.safe_load(file.read_text()) or {}
+    entries = yaml.load(file.read_text(), LOADER) or {}
     included = entries.pop("include", "")
     return (load_specs(included) if included else {}) | parse_specs(entries)
 
