@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from openpi.training import config as _config
-from openpi.training import data_config, data_loader
-from openpi.training.datasets import BadSampleError, LeRobotWriter, droid, layouts, testing
+from openpi.training import data_loader
+from openpi.training.datasets import BadSampleError, LeRobotWriter, layouts, testing
 
 LENGTH = 6
 CAMERA = "observation.images.top"
@@ -46,7 +46,7 @@ class Own:
         return sample
 
 
-def own(kind: str, tiny_run: Any, *_: Any) -> tuple[_config.TrainConfig, dict[str, Any]]:
+def own(kind: str, tiny_run: Any) -> tuple[_config.TrainConfig, dict[str, Any]]:
     def spoil(sample: dict[str, Any]) -> None:
         if kind == "missing key":
             del sample["action"]
@@ -110,7 +110,7 @@ def empty_episode(root: pathlib.Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path)
 
 
-def rlds(kind: str, tiny_run: Any, root: pathlib.Path, _: Any, patch: pytest.MonkeyPatch) -> Any:
+def rlds(kind: str, rlds_run: Any) -> Any:
     def read(data_dir: str, part: Any, seed: int | None) -> Iterator[dict[str, Any]]:
         for number in range(3):
             episode = testing.episode(number, LENGTH)
@@ -118,20 +118,7 @@ def rlds(kind: str, tiny_run: Any, root: pathlib.Path, _: Any, patch: pytest.Mon
                 spoil_steps(kind, episode["steps"])
             yield episode
 
-    patch.setattr(droid, "read_tfds", read)
-    patch.setattr(droid, "require_tfds", lambda: None)
-    return droid_config(tiny_run), {"skip_norm_stats": True}
-
-
-def droid_config(tiny_run: Any, **settings: Any) -> _config.TrainConfig:
-    data = _config.RLDSDroidDataConfig(
-        repo_id="droid",
-        rlds_data_dir="somewhere",
-        action_space=data_config.DroidActionSpace.JOINT_VELOCITY,
-        datasets=(data_config.RLDSDataset("droid", "1.0.1", 1.0),),
-        tokenizer_path=data_config.SMALL_TOKENIZER,
-    )
-    return tiny_run("rlds", data=dataclasses.replace(data, **settings))
+    return rlds_run(read), {"skip_norm_stats": True}
 
 
 def spoil_steps(kind: str, steps: list[dict[str, Any]]) -> None:
@@ -180,12 +167,17 @@ def test_bad_data_are_named_or_skipped_and_counted(
     source: str,
     kind: str,
     tiny_run: Any,
+    rlds_run: Any,
     tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    make = {"own": own, "rlds": rlds}.get(source, lerobot)
-    config, options = make(kind, tiny_run, tmp_path / "data", source, monkeypatch)
+    if source == "own":
+        config, options = own(kind, tiny_run)
+    elif source == "rlds":
+        config, options = rlds(kind, rlds_run)
+    else:
+        config, options = lerobot(kind, tiny_run, tmp_path / "data", source, monkeypatch)
     names = {"own": "Own", "rlds": "droid"}
     with pytest.raises(BadSampleError, match=REASONS[kind]) as caught:
         list(data_loader.create_data_loader(config, num_batches=4, **options))

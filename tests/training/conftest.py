@@ -16,8 +16,8 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from openpi.shared import normalize
 from openpi.training import config as _config
-from openpi.training import norm_stats
-from openpi.training.datasets import LeRobotWriter
+from openpi.training import data_config, norm_stats
+from openpi.training.datasets import LeRobotWriter, droid
 
 HERE = pathlib.Path(__file__).parent
 
@@ -106,5 +106,24 @@ def tiny_run(tiny: ModuleType, episodes_root: pathlib.Path, assets_dir: pathlib.
             "checkpoint_base_dir": str(tmp_path),
         }
         return dataclasses.replace(tiny.TINY, **(settings | changes))
+
+    return make
+
+
+@pytest.fixture
+def rlds_run(tiny_run: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """rlds_run(read, **changes of the data) -> the config of a run on what `read` gives in place of TFDS."""
+
+    def make(read: droid.Read, **changes: Any) -> _config.TrainConfig:
+        monkeypatch.setattr(droid, "read_tfds", read)
+        monkeypatch.setattr(droid, "require_tfds", lambda: None)
+        settings = {
+            "repo_id": "droid",
+            "rlds_data_dir": "somewhere",
+            "action_space": data_config.DroidActionSpace.JOINT_VELOCITY,
+            "datasets": (data_config.RLDSDataset("droid", "1.0.1", 1.0),),
+            "tokenizer_path": data_config.SMALL_TOKENIZER,
+        }
+        return tiny_run("rlds", data=_config.RLDSDroidDataConfig(**(settings | changes)))
 
     return make

@@ -153,8 +153,7 @@ class DroidRldsDataset:
         weights = np.array([part.weight for part in self._parts], float)
         size = max(1, self._buffer_size // len(self._parts))
         streams = [
-            shuffled(self._passes(part, cutter, rng), size, rng)
-            for part, cutter in zip(self._parts, self._cutters, strict=True)
+            self._passes(part, cutter, size, rng) for part, cutter in zip(self._parts, self._cutters, strict=True)
         ]
         while weights.any():
             chosen = rng.choice(len(streams), p=weights / weights.sum())
@@ -163,10 +162,13 @@ class DroidRldsDataset:
             except StopIteration:
                 weights[chosen] = 0
 
-    def _passes(self, part: MixturePart, cutter: Cutter, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    def _passes(
+        self, part: MixturePart, cutter: Cutter, size: int, rng: np.random.Generator
+    ) -> Iterator[dict[str, Any]]:
+        """Pass after pass, each shuffled: none begins before the last is through, so a small one is held once."""
         while True:
             count = 0
-            for sample in self._pass(part, cutter, rng):
+            for sample in shuffled(self._pass(part, cutter, rng), size, rng):
                 count += 1
                 yield sample
             if not count:

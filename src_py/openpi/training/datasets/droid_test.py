@@ -96,7 +96,7 @@ def test_shuffling_loses_nothing() -> None:
     assert mixed != list(range(50))
 
 
-def written_by_tfds(data_dir: pathlib.Path, episodes: list[dict[str, Any]]) -> None:
+def written_by_tfds(data_dir: pathlib.Path, episodes: list[dict[str, Any]], shards: int = 1) -> None:
     """The episodes as a TFDS dataset droid 1.0.1 on disk."""
     import tensorflow_datasets as tfds
 
@@ -127,7 +127,8 @@ def written_by_tfds(data_dir: pathlib.Path, episodes: list[dict[str, Any]]) -> N
         def _generate_examples(self) -> Any:
             return enumerate(episodes)
 
-    Droid(data_dir=str(data_dir)).download_and_prepare()
+    config = tfds.download.DownloadConfig(num_shards=shards)
+    Droid(data_dir=str(data_dir)).download_and_prepare(download_config=config)
 
 
 def as_tfds_takes_them(episode: dict[str, Any]) -> dict[str, Any]:
@@ -260,3 +261,28 @@ def test_an_episode_that_lacks_its_name_goes_by_its_number() -> None:
     common = {"action_chunk_size": 1, "action_space": "joint_position", "shuffle": False, "read": nameless}
     with pytest.raises(BadSampleError, match="'droid': episode 1: it cannot be read: 'episode_metadata'"):
         list(DroidRldsDataset("data", 1, datasets=(Part(),), **common))
+
+
+def test_a_shuffled_stream_of_tfds_goes_on_exactly(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("tensorflow_datasets", reason="tensorflow-datasets is not installed")
+    written_by_tfds(tmp_path, [as_tfds_takes_them(episode(number, 3)) for number in range(40)], shards=8)
+
+    def drawn(start: int, count: int, seed: int = 1) -> list[tuple[str, int]]:
+        mixed = DroidRldsDataset(
+            str(tmp_path),
+            4,
+            datasets=(Part(),),
+            action_chunk_size=2,
+            action_space="joint_position",
+            shuffle_buffer_size=16,
+            start_batch=start,
+            seed=seed,
+        )
+        batches = itertools.islice(mixed, count)
+        return [pair for b in batches for pair in zip(b["episode"].tolist(), b["frame"].tolist(), strict=True)]
+
+    whole = drawn(0, 70)
+    assert len(set(whole[:120])) == len(set(whole[120:240])) == 120
+    assert whole[:120] != whole[120:240]
+    assert drawn(45, 25) == whole[4 * 45 :]
+    assert drawn(0, 5, seed=2) != whole[:20]

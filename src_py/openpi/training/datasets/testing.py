@@ -1,5 +1,6 @@
 """Episodes as DROID records them, made up, for tests that have no `tensorflow-datasets`."""
 
+import functools
 import io
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 
+@functools.cache
 def jpeg(level: int) -> bytes:
     """A grey picture of 18 x 32."""
     buffer = io.BytesIO()
