@@ -5,6 +5,7 @@ What is unusual about them is in recorded_drivers.py. Our own recorder sees what
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,15 @@ def test_droid(start, play, tmp_path):
     assert "/gripper_position_controller/commands" not in seen.messages
     converted = convert_bag_to_lerobot.Args(bags=(tmp_path / "seen",), output=tmp_path / "set", robot=str(path))
     assert convert_bag_to_lerobot.main(converted) == 0  # what we recorded, we can learn from
+
+
+def test_without_control_msgs_a_gripper_is_commanded_on_its_topic(start, play, tmp_path):
+    if importlib.util.find_spec("control_msgs") is not None:
+        pytest.skip("control_msgs is installed, so grippers take actions")
+    seen = run(start, play, tmp_path, variant("droid", "exterior", tmp_path), "droid")
+    positions = seen.values("/gripper_position_controller/commands", "data")
+    assert len(positions) > 10
+    assert positions == pytest.approx(np.zeros((len(positions), 1)))  # 0.6 closed is binarised: wholly closed
 
 
 def test_libero(start, play, tmp_path):

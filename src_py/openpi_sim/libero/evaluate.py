@@ -50,6 +50,7 @@ def main(args: Args) -> int:
     _check(args)
     folder = args.out / f"{args.suite}_seed{args.seed}_{_way(args)}"
     folder.mkdir(parents=True, exist_ok=True)
+    _check_same(folder / "protocol.json", _protocol(args))
     log = ResultLog(folder / "results.jsonl")
     tasks = args.tasks or range(find_suite(args.suite).tasks)
     jobs = [{"task": task, "trial": trial} for task in tasks for trial in range(args.trials)]
@@ -132,6 +133,15 @@ def _run(log: ResultLog, jobs: list[dict[str, int]], commands: list[list[str]]) 
 def _protocol(args: Args) -> dict[str, Any]:
     suite = find_suite(args.suite)
     return {"suite": suite.benchmark, "policy": _policy(args), "seed": args.seed, "max_steps": suite.max_steps}
+
+
+def _check_same(path: pathlib.Path, protocol: dict[str, Any]) -> None:
+    """Keeps results of different policies apart. Raises ValueError where the folder has another's."""
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else protocol
+    if changed := [f"{name} {before.get(name)!r}" for name in protocol if before.get(name) != protocol[name]]:
+        now = ", ".join(f"{name} {value!r}" for name, value in protocol.items() if before.get(name) != value)
+        raise ValueError(f"{path.parent} has results of {', '.join(changed)}, and this is {now}; choose another --out.")
+    path.write_text(json.dumps(protocol) + "\n", encoding="utf-8")
 
 
 def _policy(args: Args) -> str:

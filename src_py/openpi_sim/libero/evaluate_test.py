@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 import sys
@@ -54,6 +55,15 @@ def test_table_and_summary_of_a_run(worker, tmp_path, capsys):
     said = capsys.readouterr()
     assert "50.0%" in said.out
     assert "task 1 trial 1: lost" in said.err
+
+
+def test_results_of_another_policy_are_not_mixed_in(worker, tmp_path):
+    args = evaluate.Args(trials=1, tasks=(0,), server="host:9", out=tmp_path)
+    assert evaluate.main(args) == evaluate.main(args) == 0
+    with pytest.raises(
+        ValueError, match="has results of policy 'host:9', and this is policy 'host:10'; choose another"
+    ):
+        evaluate.main(dataclasses.replace(args, server="host:10"))
 
 
 @pytest.mark.parametrize(
