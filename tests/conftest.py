@@ -76,6 +76,13 @@ class Running:
         """Processes of the stack that are still alive."""
         return [pid for pid in self.family if psutil.pid_exists(pid)]
 
+    def wait_for_nodes_to_end(self, timeout_s: float = 15.0) -> None:
+        """After the command itself was killed."""
+        end = time.monotonic() + timeout_s
+        while self.survivors():
+            assert time.monotonic() < end, f"Alive {timeout_s} s after the command: {self.survivors()}."
+            time.sleep(0.05)
+
     def close(self) -> None:
         self.nodes()
         with contextlib.suppress(ProcessLookupError):

@@ -7,12 +7,9 @@ import sys
 
 import pytest
 
+from openpi_bringup.up import main, remove_leftovers
+
 NODES = {"aloha_sim_node", "openpi_policy_node", "chunk_executor_node"}
-
-
-def up(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "openpi_bringup.up", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize(
@@ -30,20 +27,27 @@ def up(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("droid", "sim:=false", "policy:=expert"), "policy:=expert reads the simulator's objects"),
     ],
 )
-def test_a_wrong_command_line_is_answered_by_a_sentence(arguments, said):
-    done = up(*arguments)
+def test_a_wrong_command_line_is_answered_by_a_sentence(capsys, arguments, said):
+    assert main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_process_ends_with_that_status_and_sentence():
+    command = [sys.executable, "-m", "openpi_bringup.up", "alhoa"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("openpi-up: There is no stack 'alhoa'")
+    assert done.stderr.count("\n") == 1
 
 
-def test_every_argument_is_described():
-    done = up("aloha", "--show-args")
+def test_every_argument_is_described(capsys):
+    assert main(["aloha", "--show-args"]) == 0
+    said = capsys.readouterr().out
     for name in (
         *("sim", "strategy", "policy", "config", "checkpoint", "prompt", "host", "port", "rviz"),
         *("controller", "dry_run", "namespace", "use_sim_time", "record", "log_level"),
     ):
-        assert f"\n  {name}\n" in done.stdout, name
+        assert f"\n  {name}\n" in said, name
 
 
 @pytest.mark.parametrize(
@@ -70,12 +74,19 @@ def test_interrupt_in_the_middle_leaves_no_process_behind(start):
     assert not stack.survivors()
 
 
-def test_killing_it_leaves_no_process_behind(start):
+def test_killing_it_leaves_no_process_behind_and_files_to_the_next(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     stack = start("openpi_bringup.up", "aloha", "policy:=hold")
     stack.wait(lambda: set(stack.nodes()) == NODES, 60, "three nodes run")
     stack.wait_for_text("Ready: backend hold")
     stack.process.kill()
-    stack.wait(lambda: not stack.survivors(), 15, "every node ends")
+    stack.wait_for_end()
+    stack.wait_for_nodes_to_end()
+    (left,) = tmp_path.glob("openpi-up-*")
+    (tmp_path / f"openpi-up-{os.getpid()}-x").mkdir()  # of one that runs
+    remove_leftovers(tmp_path)
+    assert not left.exists()
+    assert (tmp_path / f"openpi-up-{os.getpid()}-x").exists()
 
 
 @pytest.mark.parametrize("victim", ["openpi_policy_node"])

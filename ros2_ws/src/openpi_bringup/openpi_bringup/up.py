@@ -6,6 +6,7 @@ where openpi-up is killed they end too.
 
 import os
 import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -22,6 +23,8 @@ from openpi_bringup.tied import TiedProcess
 
 # Nodes undo what they set up within this time; what is left afterwards is killed.
 _KILL_AFTER_S = 5.0
+# Of the processes' parameter files, with this process's id behind it.
+_FOLDER = "openpi-up-"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +75,8 @@ def parse_arguments(words: Sequence[str]) -> dict[str, str]:
 def start(stack: Stack, values: Values) -> int:
     """Runs the stack's processes until one ends or a signal comes; returns the exit code."""
     manager = StackManager()
-    with tempfile.TemporaryDirectory(prefix="openpi-up-") as folder:
+    remove_leftovers(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-") as folder:
         for process in stack.processes(values):
             if process.missing:
                 print(f"openpi-up: {process.missing}", file=sys.stderr)
@@ -81,6 +85,14 @@ def start(stack: Stack, values: Values) -> int:
             manager.add_process(process.executable, "exec " + shlex.join(command), env=_environment(os.environ))
         manager.loop()
     return manager.returncode or 0
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Removes the folders of those before that were killed, and could not."""
+    for folder in parent.glob(f"{_FOLDER}*-*"):
+        pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def command_line(process: Process, values: Values, folder: Path) -> list[str]:
