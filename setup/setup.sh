@@ -94,7 +94,11 @@ main() {
         [[ "$(cat $VENV/.stamp 2>/dev/null)" == "$stamp" ]] || { install_python "$python"; echo "$stamp" >$VENV/.stamp; }
     fi
     [[ -x $VENV/bin/python ]] || die "there is no $VENV. Run 'make setup' first."
-    if [[ ${1:-all} == libero ]]; then install_libero; return; fi
+    if [[ ${1:-all} == libero ]]; then
+        local stamp; stamp=$(fingerprint $VENV/bin/python)
+        [[ "$(cat .venv-libero/.stamp 2>/dev/null)" == "$stamp" ]] || { install_libero; echo "$stamp" >.venv-libero/.stamp; }
+        return
+    fi
     if [[ ${1:-all} == test-packages ]]; then colcon_build tests/ros_packages out/test_packages; return; fi
     colcon_build ros2_ws/src ros2_ws
     echo "setup: ready. Commands are in $VENV/bin; for ROS in this shell: . setup/env.sh"
