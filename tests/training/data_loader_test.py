@@ -51,7 +51,8 @@ def test_transforms_come_in_the_order_of_the_reference(tiny: Any) -> None:
 
 def test_missing_statistics_name_the_command(tiny_run: Any) -> None:
     config = tiny_run("none", assets_base_dir="/nowhere")
-    with pytest.raises(ValueError, match="openpi norm-stats"):
+    command = rf"`openpi norm-stats (\S+:)?tiny --input-path {config.data.repo_id}`"
+    with pytest.raises(ValueError, match=f"statistics in /nowhere/tiny/tiny. Make them with {command}"):
         data_loader.create_data_loader(config)
     observation, actions = take(data_loader.create_data_loader(config, skip_norm_stats=True), 1)[0]
     assert observation.state.shape == (4, 14)

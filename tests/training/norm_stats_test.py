@@ -12,7 +12,7 @@ from openpi.cli import norm_stats as norm_stats_command
 from openpi.cli import train as train_command
 from openpi.shared import normalize
 from openpi.training import config as _config
-from openpi.training import norm_stats
+from openpi.training import data_loader, norm_stats
 from openpi.training.datasets import BadSampleError, LeRobotDataset, LeRobotWriter
 
 HERE = pathlib.Path(__file__).parent
@@ -51,7 +51,10 @@ def test_a_part_of_the_frames(plain: Any) -> None:
     assert not np.allclose(some["state"].mean, whole["state"].mean)
 
 
-def write(root: pathlib.Path, gripper: float, bad_frame: int | None = None) -> None:
+def write(
+    root: pathlib.Path, gripper: float = 1.0, bad_frame: int | None = None, frames: int = 30, **changed: Any
+) -> None:
+    """Frames of uniform numbers from in 0 to 1, grippers scaled; `changed` has other values for joints of the action, by number."""
     features = {
         "observation.state": {"dtype": "float32", "shape": (14,), "names": None},
         "action": {"dtype": "float32", "shape": (14,), "names": None},
@@ -59,10 +62,12 @@ def write(root: pathlib.Path, gripper: float, bad_frame: int | None = None) -> N
     }
     rng = np.random.default_rng(0)
     with LeRobotWriter(root, fps=10, features=features) as writer:
-        for step in range(30):
+        for step in range(frames):
             values = rng.uniform(0, 1, 14)
             values[[6, 13]] *= gripper
-            action = np.full(14, np.nan) if step == bad_frame else values
+            action = np.full(14, np.nan) if step == bad_frame else values.copy()
+            for joint, column in changed.items():
+                action[int(joint.removeprefix("joint"))] = column[step]
             image = np.zeros((28, 28, 3), np.uint8)
             writer.add_frame({"observation.state": values, "action": action, "observation.images.top": image}, task="t")
         writer.save_episode()
@@ -113,3 +118,72 @@ def test_no_config_is_an_error_that_says_how_to_name_one() -> None:
     with pytest.raises(ValueError, match="--config-name"):
         norm_stats_command.main(norm_stats_command.Args())
     assert train_command.parse(["debug", "--exp-name", "x"]).exp_name == "x"
+
+
+def test_data_that_are_bad_on_purpose_are_found_out(
+    tiny: Any, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(1)
+    outlier = rng.uniform(0, 1, 300)
+    outlier[11] = 100
+    columns = {"joint1": np.full(300, 0.3), "joint2": 1e-5 * rng.uniform(0, 1, 300), "joint3": outlier}
+    grippers = {"joint6": np.linspace(0, 90, 300), "joint13": np.linspace(-1, 1, 300)}
+    write(tmp_path / "bad", frames=300, **columns, **grippers)
+    name = f"{HERE / 'tiny_config.py'}:tiny_raw"
+    assert command.dispatch(["norm-stats", name, f"--input_path={tmp_path / 'bad'}", f"--output_path={tmp_path}"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for finding in (
+        "actions[1] constant at 0.3",
+        "actions[2] q99 - q01 is only",
+        "actions[3] quantiles and z-score disagree",
+        "action[6] gripper runs from 0",
+    ):
+        assert f"Looks wrong: {finding}" in printed
+    assert "gripper" not in printed.replace("action[6] gripper", "")
+    write(tmp_path / "good", frames=300)
+    assert command.dispatch(["norm-stats", name, f"--input_path={tmp_path / 'good'}", f"--output_path={tmp_path}"]) == 0
+    assert "Nothing looks wrong." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "is_fine"),
+    [(0, 1, True), (-1, 1, True), (0.02, 0.8, True), (0, 90, False), (-1, 0, False), (0, 0.04, False), (-2, 2, False)],
+)
+def test_ranges_of_grippers(tmp_path: pathlib.Path, low: float, high: float, is_fine: bool) -> None:
+    features = {"action": {"dtype": "float32", "shape": (2,), "names": ["joint", "gripper"]}}
+    with LeRobotWriter(tmp_path, fps=10, features=features) as writer:
+        for value in np.linspace(low, high, 20):
+            writer.add_frame({"action": np.array([50.0, value])}, task="t")
+        writer.save_episode()
+    found = norm_stats.gripper_suspicions(_config.DataConfig(repo_id=str(tmp_path)))
+    assert [finding.dim for finding in found] == ([] if is_fine else [1])
+
+
+def test_the_command_in_the_error_is_the_one_to_run(tiny: Any, tmp_path: pathlib.Path) -> None:
+    write(tmp_path / "cubes")
+    name = f"{HERE / 'tiny_config.py'}:tiny"
+    paths = [f"--input_path={tmp_path / 'cubes'}", f"--stats_path={tmp_path / 'own' / 'assets'}"]
+    config = train_command.parse([f"--config_name={name}", *paths, "--exp_name=one", "--num_workers=0"])
+    with pytest.raises(ValueError, match="openpi norm-stats") as caught:
+        data_loader.create_data_loader(config)
+    _, *arguments = str(caught.value).split("`")[1].split()
+    assert command.dispatch(arguments) == 0
+    assert next(iter(data_loader.create_data_loader(config)))[1].shape == (4, 4, 14)
+
+
+def test_a_dataset_of_one_s_own(plain: Any, episodes_root: pathlib.Path) -> None:
+    class Own:
+        def __len__(self) -> int:
+            return 20
+
+        def __getitem__(self, index: Any) -> dict[str, Any]:
+            value = np.full(14, float(index))
+            return {
+                "observation.state": value,
+                "action": np.stack([value] * 4),
+                "observation.images.top": np.zeros((3, 28, 28), np.uint8),
+            }
+
+    stats, _ = norm_stats.compute(plain, dataset=Own())
+    np.testing.assert_allclose(stats["state"].mean, 9.5)
+    np.testing.assert_allclose(stats["actions"].std, np.arange(20).std())

@@ -53,6 +53,10 @@ TINY = _config.register_config(
     ),
     replace=True,
 )
+RAW = _config.register_config(
+    dataclasses.replace(TINY, name="tiny_raw", data=dataclasses.replace(aloha("local"), adapt_to_pi=False)),
+    replace=True,
+)
 FAKE = _config.register_config(
     dataclasses.replace(TINY, name="tiny_fake", data=_config.FakeDataConfig(), num_train_steps=4), replace=True
 )
