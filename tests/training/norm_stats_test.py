@@ -54,7 +54,7 @@ def test_a_part_of_the_frames(plain: Any) -> None:
 def write(
     root: pathlib.Path, gripper: float = 1.0, bad_frame: int | None = None, frames: int = 30, **changed: Any
 ) -> None:
-    """Frames of uniform numbers from in 0 to 1, grippers scaled; `changed` has other values for joints of the action, by number."""
+    """Uniform numbers from 0 to 1, grippers scaled; `changed` has the actions of some joints, by number."""
     features = {
         "observation.state": {"dtype": "float32", "shape": (14,), "names": None},
         "action": {"dtype": "float32", "shape": (14,), "names": None},
