@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from fault_world import CHUNK_S, ERROR, EXECUTOR, HOLD, PERIOD_S, POLICY, RUNNING, SLACK_S, Report, World, judged
+from fault_world import CHUNK_S, ERROR, EXECUTOR, HOLD, IDLE, PERIOD_S, POLICY, RUNNING, SLACK_S, Report, World, judged
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,18 @@ def test_silent_policy_node_ends_in_hold_and_resumes_when_it_wakes(going: World,
     ends_in_hold(going, fault, report, "policy node stopped")
     going.processes[POLICY].send_signal(signal.SIGCONT)
     going.wait_mode(RUNNING, timeout_s=10.0)
+
+
+def test_restarted_executor_takes_up_the_policy_that_runs(going: World, report: Report) -> None:
+    killed = going.kill(EXECUTOR)
+    going.start_executor(chunk_topic=f"{POLICY}/action_chunk")
+    assert going.state.mode == IDLE
+    asked = len(going.chunks)
+    time.sleep(0.5)
+    assert len(going.chunks) == asked  # nobody wants one
+    going.run(True)
+    report("executor restarted beside a policy: RUNNING after the kill", going.wait_mode(RUNNING) - killed)
+    assert going.diagnosis(POLICY, ERROR, killed) == []
 
 
 @pytest.mark.parametrize("fault", ["silent", "frozen", "back in time"])

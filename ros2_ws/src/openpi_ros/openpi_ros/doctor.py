@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from openpi_ros.graph_checkup import graph_findings
 from openpi_ros.installation_checkup import installation_findings
 from openpi_runtime.findings import Finding, Level
 from openpi_runtime.robot_facts import robot_facts
@@ -58,6 +57,8 @@ def _findings(args: Args) -> Iterator[Finding]:
     else:
         yield Finding(level=Level.OK, subject=f"robot {robot.name}", text="description and URDF fit")
     if args.graph:
+        from openpi_ros.graph_checkup import graph_findings  # rclpy takes its time
+
         yield from graph_findings(robot, args.namespace, args.seconds)
 
 
