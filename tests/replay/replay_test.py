@@ -117,7 +117,8 @@ def test_without_control_msgs_a_gripper_is_commanded_on_its_topic(start, play, t
     seen = run(start, play, tmp_path, variant("droid", "exterior", tmp_path), "droid")
     positions = seen.values("/gripper_position_controller/commands", "data")
     assert len(positions) > 10
-    assert positions == pytest.approx(np.zeros((len(positions), 1)))  # 0.6 closed is binarised: wholly closed
+    assert 0.0 <= positions.min() <= positions.max() < 0.4 * 0.04, "a finger, from where it was"
+    assert positions[-1] == 0.0  # 0.6 closed is binarised: wholly closed
 
 
 def test_libero(start, play, tmp_path):
