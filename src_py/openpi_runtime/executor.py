@@ -342,6 +342,7 @@ class Executor:
         self._strategy.clear()
         self._gate.forget_order()
         self._joints.clear()
+        self._chunk_came_ns = self._waited_since_ns = None
         self._forget_motion()
 
     def _forget_motion(self) -> None:

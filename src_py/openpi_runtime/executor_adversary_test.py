@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from openpi_runtime.conftest import PERIOD_NS, Rig, twin_limits
-from openpi_runtime.executor import FIRST_CHUNK, TickResult
+from openpi_runtime.executor import FIRST_CHUNK, NO_CHUNK, TickResult
 from openpi_runtime.modes import Mode
 from openpi_runtime.robots import RobotSpec
 from openpi_runtime.strategies import STRATEGIES
@@ -181,6 +181,14 @@ def test_a_start_without_a_chunk_is_a_warning_first_and_then_an_error(rig: Rig) 
     rig.executor.run(False)
     rig.executor.run(True)
     assert not rig.executor.health(rig.now_ns).error
+
+
+def test_silence_is_told_also_after_the_clock_went_back(rig: Rig) -> None:
+    rig.start(0.0)
+    rig.now_ns -= 40_000_000_000
+    rig.tick(3)
+    assert (rig.executor.mode, rig.executor.reason) == (Mode.HOLD, NO_CHUNK)
+    assert rig.executor.health(rig.now_ns).error
 
 
 @pytest.mark.parametrize("before", ["idle", "waiting", "running", "latched", "no joints", "standing clock"])

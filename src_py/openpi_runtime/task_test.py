@@ -20,8 +20,18 @@ def test_a_running_task_ends_at_its_time_limit_and_counts_its_steps(watch):
 
 def test_a_short_hold_is_no_end_a_long_one_is(watch):
     assert watch.on_state(101 * SECOND, Mode.RUNNING, "") == ""
+    assert watch.on_state(102 * SECOND, Mode.HOLD, "no chunk") == ""
     assert watch.on_state(103 * SECOND, Mode.HOLD, "no chunk") == ""
     assert watch.on_state(104 * SECOND, Mode.HOLD, "no chunk") == "HOLD: no chunk"
+
+
+@pytest.mark.parametrize("jump", [3600, -90])
+def test_a_jump_of_the_clock_is_no_time_that_the_task_took(watch, jump):
+    assert watch.on_state(101 * SECOND, Mode.RUNNING, "") == ""
+    assert watch.on_state((101 + jump) * SECOND, Mode.HOLD, "the clock jumped") == ""
+    assert watch.look((102 + jump) * SECOND) == ""
+    assert watch.look((103 + jump) * SECOND) == ""
+    assert watch.look((104 + jump) * SECOND) == "HOLD: the clock jumped"
 
 
 def test_an_emergency_stop_ends_at_once(watch):
@@ -30,6 +40,7 @@ def test_an_emergency_stop_ends_at_once(watch):
 
 def test_a_silent_executor_is_a_fault(watch):
     assert watch.look(101 * SECOND) == ""
+    assert watch.look(102 * SECOND) == ""
     assert watch.look(103 * SECOND) == "the executor reported nothing"
 
 
