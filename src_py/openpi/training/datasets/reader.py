@@ -242,7 +242,8 @@ class LeRobotDataset:
         if feature.shape and feature.shape not in (image.shape, chw):
             reason = f"camera {key!r} has images of shape {image.shape}; meta/info.json says {feature.shape}."
             raise BadSampleError(self.meta.name, episode.index, frame, reason)
-        return np.ascontiguousarray(np.moveaxis(image, -1, 0))
+        # A view: robot transforms turn it back, and a copy each way is a third of the work on a sample.
+        return np.moveaxis(image, -1, 0)
 
     def _task(self, episode: Episode, sample: Mapping[str, Any]) -> str:
         index = int(sample["task_index"])

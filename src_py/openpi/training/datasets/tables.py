@@ -53,7 +53,7 @@ class TableCache:
             if column is None:
                 column = file.read_row_group(group, columns=[key]).column(0)
                 self._put((path, key, group), column, column.nbytes)
-        return np.asarray(Image.open(io.BytesIO(column[offset].as_py()["bytes"])).convert("RGB"))
+        return np.array(Image.open(io.BytesIO(column[offset].as_py()["bytes"])).convert("RGB"))
 
     def _get(self, name: tuple) -> Any:
         if name not in self._items:

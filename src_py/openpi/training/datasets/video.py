@@ -52,7 +52,7 @@ class VideoDecoder:
         # One for all frames: what converts colours costs more to set up than to use on a small image.
         self._converter = VideoReformatter()
         self._frames: Iterator[av.VideoFrame] = iter(())
-        self._last: tuple[float, np.ndarray] | None = None
+        self._last: float | None = None
 
     def frame_at(self, seconds: float, tolerance_s: float) -> np.ndarray:
         """The frame shown at `seconds` of the file, uint8 [H, W, 3], at most `tolerance_s` away from it.
@@ -70,18 +70,15 @@ class VideoDecoder:
         self._container.close()
 
     def _find(self, seconds: float, tolerance_s: float) -> np.ndarray:
-        if self._last is not None and abs(self._last[0] - seconds) <= tolerance_s:
-            return self._last[1]
-        ahead_s = _DECODE_AHEAD * 2 * tolerance_s
-        if self._last is None or not self._last[0] < seconds <= self._last[0] + ahead_s:
+        first = seconds - tolerance_s
+        if self._last is None or not self._last < first <= self._last + _DECODE_AHEAD * 2 * tolerance_s:
             self._seek(seconds)
         for frame in self._frames:
-            time = float(frame.time)
-            if time >= seconds - tolerance_s:
-                self._last = (time, self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray())
-                if time <= seconds + tolerance_s:
-                    return self._last[1]
+            self._last = float(frame.time)
+            if self._last > seconds + tolerance_s:
                 break
+            if self._last >= first:
+                return self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         self._last = None
         raise VideoError(f"video {self._path.name} has no frame at {seconds:.3f} s")
 
