@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from openpi import transforms
+from openpi.models import pi0_fast
 from openpi.training import config as _config
 from openpi.training import data_loader, options
 from openpi.training.datasets import BadSampleError, LeRobotDataset
@@ -111,6 +112,25 @@ def test_fake_data_needs_no_statistics(tiny: Any) -> None:
     assert not np.array_equal(first[0][1], first[1][1])
 
 
+@pytest.mark.parametrize("kind", ["pi0", "pi0.5", "pi0-FAST"])
+def test_fake_samples_have_the_model_s_input_spec(tiny: Any, kind: str) -> None:
+    fast = pi0_fast.Pi0FASTConfig(action_dim=8, action_horizon=4, max_token_len=16)
+    model = fast if kind == "pi0-FAST" else tiny.model(pi05=kind == "pi0.5")
+    observation, actions = model.inputs_spec(batch_size=1)
+    wanted = {**observation.to_dict(), "actions": actions}
+    sample = data_loader.FakeDataset(model, 3)[2]
+    shapes = jax.tree.map(lambda array: ((1, *array.shape), np.dtype(array.dtype)), sample)
+    assert shapes == jax.tree.map(lambda spec: (spec.shape, np.dtype(spec.dtype)), wanted)
+
+
+def test_only_the_chosen_episodes_are_loaded(tiny_run: Any, episodes_root: pathlib.Path) -> None:
+    loader = data_loader.create_data_loader(tiny_run("chosen"), episodes=[1, 3], num_batches=6, skip_norm_stats=True)
+    loaded = np.concatenate([observation.state for observation, _ in loader])
+    every = data_loader.create_data_loader(tiny_run("all"), num_batches=12, skip_norm_stats=True)
+    states = np.concatenate([observation.state for observation, _ in every]).reshape(4, 12, 14)
+    np.testing.assert_array_equal(loaded.reshape(2, 12, 14), states[[1, 3]])
+
+
 def test_only_the_cameras_that_are_used_are_decoded(tiny: Any, episodes_root: pathlib.Path) -> None:
     data_config = _config.DataConfig(
         repo_id=str(episodes_root),
@@ -164,15 +184,19 @@ def test_stream_is_transformed_sample_by_sample() -> None:
     np.testing.assert_array_equal(next(iter(stream))["x"], np.full((3, 2), 2.0))
 
 
-def test_torch_tensors_where_torch_is_installed(tiny: Any) -> None:
+def test_torch_tensors_where_torch_is_installed(tiny: Any, tiny_run: Any) -> None:
     try:
         import torch
     except ImportError:
         with pytest.raises(ImportError, match="pip install torch"):
             data_loader.create_data_loader(tiny.FAKE, framework="pytorch")
         return
-    _, actions = take(data_loader.create_data_loader(tiny.FAKE, framework="pytorch"), 1)[0]
-    assert isinstance(actions, torch.Tensor)
+    for config in (tiny.FAKE, tiny_run("torch")):
+        loader = data_loader.create_data_loader(config, framework="pytorch", num_batches=1)
+        ((observation, actions),) = loader
+        assert {type(leaf) for leaf in jax.tree.leaves((observation, actions))} == {torch.Tensor}
+        assert actions.shape == (4, 4, 14)
+        assert observation.images["base_0_rgb"].dtype == torch.float32
 
 
 def test_unknown_framework() -> None:
