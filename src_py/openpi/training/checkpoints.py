@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 # Writing a big model to slow storage takes long; waiting for ever would hide that it hangs.
 SAVE_TIMEOUT_SECS = 7200
+_SKIPPED = "skipped_samples"
 
 
 def initialize_checkpoint_dir(
@@ -70,7 +71,8 @@ def initialize_checkpoint_dir(
     return manager, resume and found
 
 
-def _prepare(folder: pathlib.Path, *, overwrite: bool, resume: bool) -> None:
+def require_free(folder: pathlib.Path, *, overwrite: bool, resume: bool) -> None:
+    """Raises FileExistsError if the run's folder exists, and neither overwrite nor resume is set."""
     existed = folder.exists()
     if jax.process_count() > 1:  # all look before the first one makes it
         multihost_utils.sync_global_devices("checkpoint folder seen")
@@ -79,8 +81,12 @@ def _prepare(folder: pathlib.Path, *, overwrite: bool, resume: bool) -> None:
             f"There is a run in {folder} already. Resume it (--resume), delete it (--overwrite), or choose another "
             "--exp-name."
         )
+
+
+def _prepare(folder: pathlib.Path, *, overwrite: bool, resume: bool) -> None:
+    require_free(folder, overwrite=overwrite, resume=resume)
     if jax.process_index() == 0:
-        if existed and overwrite:
+        if overwrite and folder.exists():
             shutil.rmtree(folder)
             logger.info("Deleted the earlier run in %s.", folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,14 +100,24 @@ def save_state(
     data_loader: _data_loader.DataLoader,
     step: int,
 ) -> None:
-    """Start saving a step: weights, training state, and the data's statistics. Returns before it is on disk."""
+    """Start saving a step: weights, training state, and the data's statistics. Returns before it is on disk.
+
+    How many bad samples the loader skipped up to here stands in the step's metadata (see `skipped_samples`).
+    """
     train_state, params = _split_params(state)
     items = {
         "assets": CallbackSave(_AssetsWriter(data_loader)),
         "train_state": ocp.args.PyTreeSave(train_state),
         "params": ocp.args.PyTreeSave({"params": params}),
     }
-    checkpoint_manager.save(step, args=ocp.args.Composite(**items))
+    skipped = data_loader.skipped_before(step + 1) if hasattr(data_loader, "skipped_before") else 0
+    checkpoint_manager.save(step, args=ocp.args.Composite(**items), custom_metadata={_SKIPPED: skipped})
+
+
+def skipped_samples(checkpoint_manager: ocp.CheckpointManager) -> int:
+    """How many bad samples were skipped up to the newest step; 0 where another trainer saved it."""
+    metadata = checkpoint_manager.metadata(checkpoint_manager.latest_step())
+    return int((metadata.custom_metadata or {}).get(_SKIPPED, 0))
 
 
 def restore_state(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 
 from openpi import transforms as _transforms
 from openpi.models import model as _model
@@ -38,31 +40,54 @@ def episodes_of(config: _config.TrainConfig) -> tuple[list[int] | None, list[int
     """The episodes to train on (None: all there are) and those held out, as the config asks for it.
 
     Raises:
-        ValueError: validation is asked for on data without episodes.
+        ValueError: episodes are chosen or held out of data without episodes.
     """
     fraction, chosen = config.loop.val_fraction, config.loop.episodes
+    if not fraction and chosen is None:
+        return None, []
     data_config = config.data.create(config.assets_dirs, config.model)
-    if not fraction:
-        return (None if chosen is None else list(chosen)), []
     if data_config.repo_id in (None, "fake") or data_config.rlds_data_dir is not None:
-        raise DatasetError(str(data_config.repo_id), "it has no episodes to hold out; set --loop.val-fraction 0.")
-    dataset = LeRobotDataset(str(data_config.repo_id), episodes=chosen, image_keys=(), on_bad=config.loop.on_bad_data)
-    return split_episodes([episode.index for episode in dataset.episodes], fraction, config.seed)
+        reason = "it has no episodes to choose or hold out; leave --loop.episodes and --loop.val-fraction away."
+        raise DatasetError(str(data_config.rlds_data_dir or data_config.repo_id), reason)
+    if not fraction:
+        return list(chosen or ()), []
+    return split_episodes([episode.index for episode in _numbers(config, chosen).episodes], fraction, config.seed)
 
 
-def batch_size(config: _config.TrainConfig, episodes: Sequence[int]) -> int:
-    """The training batch size, or less where the held-out episodes have fewer frames than that.
+def create_loader(
+    config: _config.TrainConfig,
+    sharding: jax.sharding.Sharding,
+    *,
+    episodes: Sequence[int] = (),
+    dataset: data_loader.Dataset | None = None,
+) -> data_loader.DataLoader:
+    """`val_batches` batches of held-out episodes, or of a dataset of one's own: the same ones at every pass.
+
+    A batch has the training's size, or less where there are fewer frames than that.
 
     Raises:
-        DatasetError: they have fewer frames than there are devices.
+        DatasetError: there are fewer frames than devices.
     """
-    data_config = config.data.create(config.assets_dirs, config.model)
-    dataset = LeRobotDataset(str(data_config.repo_id), episodes=episodes, image_keys=(), on_bad=config.loop.on_bad_data)
-    size = min(config.batch_size, len(dataset) // jax.device_count() * jax.device_count())
+    frames = len(_numbers(config, episodes) if dataset is None else dataset)
+    size = min(config.batch_size, frames // jax.device_count() * jax.device_count())
     if not size:
-        reason = f"the held-out episodes have {len(dataset)} frames, fewer than the {jax.device_count()} devices."
-        raise DatasetError(dataset.meta.name, f"{reason} Raise val_fraction.")
-    return size
+        reason = f"what is held out has {frames} frames, fewer than the {jax.device_count()} devices; hold out more."
+        raise DatasetError(str(getattr(config.data, "repo_id", dataset)), reason)
+    return data_loader.create_data_loader(
+        # Read in the background of this process: its own workers would idle between validations.
+        dataclasses.replace(config, num_workers=0, batch_size=size),
+        sharding=sharding,
+        shuffle=True,
+        num_batches=config.loop.val_batches,
+        dataset=dataset,
+        episodes=episodes,
+        on_bad=config.loop.on_bad_data,
+    )
+
+
+def _numbers(config: _config.TrainConfig, episodes: Sequence[int] | None) -> LeRobotDataset:
+    data_config = config.data.create(config.assets_dirs, config.model)
+    return LeRobotDataset(str(data_config.repo_id), episodes=episodes, image_keys=(), on_bad=config.loop.on_bad_data)
 
 
 class Evaluator:
@@ -95,12 +120,13 @@ class Evaluator:
             _measure,
             static_argnums=0,
             in_shardings=(params_sharding, replicated, data_sharding),
-            out_shardings=replicated,
+            out_shardings=(replicated, data_sharding),
         )
 
     def __call__(self, state: utils.TrainState) -> dict[str, float]:
         """`val_loss`, and the mean absolute action error in robot units, `val_action_error` and by dimension
-        `val_action_error/<dim>`, over the whole chunk. The averaged weights are measured where there are some.
+        `val_action_error/<dim>`, over the whole chunk and all processes' samples. The averaged weights are measured
+        where there are some.
         """
         params = state.params if state.ema_params is None else state.ema_params
         losses, errors = [], []
@@ -108,7 +134,8 @@ class Evaluator:
             rng = jax.random.fold_in(self._rng, number)
             loss, sampled = self._measure(state.model_def, params, rng, batch)
             losses.append(float(loss))
-            errors.append(self._errors(np.asarray(sampled), jax.tree.map(local_rows, batch)))
+            local = self._errors(*jax.tree.map(local_rows, (sampled, batch)))
+            errors.append(multihost_utils.process_allgather(local, tiled=True))
         by_dim = np.mean(np.concatenate(errors), axis=(0, 1))
         return {
             "val_loss": float(np.mean(losses)),
@@ -119,8 +146,7 @@ class Evaluator:
     def _errors(self, sampled: np.ndarray, batch: Any) -> np.ndarray:
         """[B, H, D] absolute differences in robot units, of this process's samples."""
         observation, recorded = batch
-        start = len(recorded) * jax.process_index()
-        pairs = zip(sampled[start : start + len(recorded)], recorded, observation.state, strict=True)
+        pairs = zip(sampled, recorded, observation.state, strict=True)
         return np.stack([np.abs(self._robot(True, a, state) - self._robot(False, b, state)) for a, b, state in pairs])
 
     def _robot(self, is_sample: bool, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
@@ -142,4 +168,18 @@ def _measure(
     model.eval()
     loss_rng, sample_rng = jax.random.split(rng)
     loss = jnp.mean(model.compute_loss(loss_rng, observation, actions, train=False))
-    return loss, model.sample_actions(sample_rng, observation)
+    return loss, model.sample_actions(sample_rng, without_answer(observation))
+
+
+def without_answer(observation: _model.Observation) -> _model.Observation:
+    """The observation as at inference: pi0-FAST's prompt, which in training goes on with the actions, ends before."""
+    if observation.token_ar_mask is None or observation.tokenized_prompt is None:
+        return observation
+    is_prompt = (observation.token_ar_mask == 0) & observation.tokenized_prompt_mask
+    return dataclasses.replace(
+        observation,
+        tokenized_prompt=jnp.where(is_prompt, observation.tokenized_prompt, 0),
+        tokenized_prompt_mask=is_prompt,
+        token_ar_mask=jnp.zeros_like(observation.token_ar_mask),
+        token_loss_mask=jnp.zeros_like(is_prompt),
+    )

@@ -9,6 +9,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
 WANDB_ID_FILE = "wandb_id.txt"
+_WANDB_TIMEOUT_S = 30
 
 
 class Sink(Protocol):
@@ -61,6 +63,19 @@ def read_metrics(directory: pathlib.Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
+def require_tensorboard() -> ModuleType:
+    """tensorboardX.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import tensorboardX
+    except ImportError as error:
+        raise ImportError("--loop.tensorboard needs tensorboardX: pip install tensorboardX.") from error
+    return tensorboardX
+
+
 class TensorBoardSink:
     """TensorBoard events in `<directory>/tensorboard`.
 
@@ -69,11 +84,8 @@ class TensorBoardSink:
     """
 
     def __init__(self, directory: pathlib.Path, start_step: int = 0) -> None:
-        try:
-            import tensorboardX
-        except ImportError as error:
-            raise ImportError("--loop.tensorboard needs tensorboardX: pip install tensorboardX.") from error
-        self._writer = tensorboardX.SummaryWriter(str(directory / "tensorboard"), purge_step=start_step or None)
+        writer = require_tensorboard().SummaryWriter
+        self._writer = writer(str(directory / "tensorboard"), purge_step=start_step or None)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -89,6 +101,11 @@ class TensorBoardSink:
 class WandbSink:
     """A W&B run. Its id is kept in `<directory>/wandb_id.txt`, so that a resumed run goes on in the same one.
 
+    Args:
+        mode: "online" leaves it to W&B's own settings (WANDB_MODE, `wandb offline`), which are online by default; a run
+            that cannot begin online, as nobody is logged in or the network is down, is kept offline. "offline" keeps
+            it in any case.
+
     Raises:
         ImportError: wandb is not installed.
     """
@@ -102,17 +119,11 @@ class WandbSink:
             raise ImportError("W&B is not installed: pip install wandb, or give --no-wandb-enabled.") from error
         self._wandb = wandb
         id_file = directory / WANDB_ID_FILE
+        common = {"project": project, "name": name, "config": config, "dir": str(directory)}
         if resume and id_file.is_file():
-            self._run = wandb.init(
-                id=id_file.read_text().strip(),
-                resume="must" if mode == "online" else None,
-                project=project,
-                mode=mode,
-                dir=str(directory),
-            )
-        else:
-            self._run = wandb.init(name=name, project=project, config=config, mode=mode, dir=str(directory))
-            id_file.write_text(self._run.id)
+            common |= {"id": id_file.read_text().strip(), "resume": "allow"}
+        self._run = _wandb_run(wandb, mode, common)
+        id_file.write_text(self._run.id)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
@@ -122,6 +133,20 @@ class WandbSink:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _wandb_run(wandb: Any, mode: str, common: Mapping[str, Any]) -> Any:
+    if mode == "online":
+        try:
+            # `init` alone would wait at a terminal, without limit, for somebody to log in.
+            if "WANDB_MODE" in os.environ or wandb.login(timeout=_WANDB_TIMEOUT_S):
+                return wandb.init(settings=wandb.Settings(init_timeout=_WANDB_TIMEOUT_S), **common)
+            reason = "nobody is logged in"
+        except Exception as error:  # wandb's errors have little in common
+            reason = str(error)
+        logger.warning("W&B cannot begin online (%s). The run is kept offline; `wandb sync` sends it later.", reason)
+        wandb.teardown()  # it would hold on to the run's id
+    return wandb.init(mode="offline", **common)
 
 
 class Averager:

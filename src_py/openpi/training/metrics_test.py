@@ -13,15 +13,29 @@ from openpi.training import metrics
 
 
 class FakeWandb(types.ModuleType):
-    """Remembers what a run was told."""
+    """Remembers what a run was told. `trouble` is raised by what goes online; `logged_in` is what `login` finds."""
 
     def __init__(self) -> None:
         super().__init__("wandb")
+        self.logged_in = True
+        self.trouble: Exception | None = None
         self.inits: list[dict[str, Any]] = []
         self.logged: list[tuple[dict, int]] = []
         self.finished = 0
 
+    def login(self, timeout: int) -> bool:
+        assert timeout <= 60
+        return self.logged_in
+
+    def Settings(self, init_timeout: int) -> int:
+        return init_timeout
+
+    def teardown(self) -> None:
+        """Nothing to stop."""
+
     def init(self, **kwargs: Any) -> Any:
+        if self.trouble is not None and kwargs.get("mode") != "offline":
+            raise self.trouble
         self.inits.append(kwargs)
         return types.SimpleNamespace(
             id=kwargs.get("id") or f"run{len(self.inits)}",
@@ -35,6 +49,7 @@ class FakeWandb(types.ModuleType):
 
 @pytest.fixture
 def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
     return fake
@@ -49,7 +64,7 @@ def test_resumed_run_goes_on_in_the_same_wandb_run(tmp_path: pathlib.Path, wandb
     assert (tmp_path / "wandb_id.txt").read_text() == "run1"
     resumed = sink(tmp_path, resume=True)
     assert wandb.inits[1]["id"] == "run1"
-    assert wandb.inits[1]["resume"] == "must"
+    assert wandb.inits[1]["resume"] == "allow"
     resumed.scalars(4, {"loss": 0.5})
     resumed.images(4, "first_batch", np.zeros((2, 3, 3, 3), np.uint8))
     assert wandb.logged == [({"loss": 0.5}, 4), ({"first_batch": [(3, 3, 3), (3, 3, 3)]}, 4)]
@@ -61,6 +76,29 @@ def test_new_run_does_not_take_over_an_old_id(tmp_path: pathlib.Path, wandb: Fak
     assert (tmp_path / "wandb_id.txt").read_text() == "run2"
     assert "id" not in wandb.inits[1]
     assert wandb.inits[1]["mode"] == "offline"
+
+
+@pytest.mark.parametrize("trouble", [None, RuntimeError("no route to host")])
+def test_run_that_cannot_begin_online_is_kept_offline(
+    tmp_path: pathlib.Path, wandb: FakeWandb, caplog: pytest.LogCaptureFixture, trouble: Exception | None
+) -> None:
+    wandb.logged_in, wandb.trouble = trouble is not None, trouble
+    run = sink(tmp_path, resume=False)
+    run.scalars(0, {"loss": 0.5})
+    assert [init["mode"] for init in wandb.inits] == ["offline"]
+    assert wandb.logged == [({"loss": 0.5}, 0)]
+    assert len(caplog.records) == 1
+    assert ("no route to host" if trouble else "nobody is logged in") in caplog.text
+    assert "`wandb sync`" in caplog.text
+
+
+def test_wandb_s_own_setting_decides_without_asking(
+    tmp_path: pathlib.Path, wandb: FakeWandb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb.logged_in = False
+    sink(tmp_path, resume=False)
+    assert "mode" not in wandb.inits[0]
 
 
 def test_wandb_itself_offline(tmp_path: pathlib.Path) -> None:
