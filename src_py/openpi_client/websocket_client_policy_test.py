@@ -1,5 +1,7 @@
 import asyncio
 import gc
+import os
+import signal
 import socket
 import threading
 import time
@@ -141,6 +143,60 @@ def test_unsendable_observation_leaves_the_connection_alone():
             policy.infer({"x": np.array([None])})
         policy.infer({})
         assert policy.stats.reconnects == 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 126, 65_000, 66_000, 500_001, 7])
+def test_messages_of_any_size_arrive_as_they_are(size):
+    payload = np.random.default_rng(size).bytes(size)
+    with FakeServer(lambda message: message) as server, connect(server) as policy:
+        for one in (payload, payload[::-1], payload[:-3]):
+            assert policy.infer({"x": one}) == {"x": one}
+
+
+def test_a_request_inside_a_running_event_loop():
+    """As in a notebook."""
+
+    async def cell():
+        return policy.infer({"n": 1})
+
+    with FakeServer(lambda message: message) as server, connect(server) as policy:
+        assert asyncio.run(cell()) == {"n": 1}
+        assert policy.infer({"n": 2}) == {"n": 2}
+
+
+def test_an_interrupted_request_leaves_the_client_usable():
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with FakeServer(lambda _: None) as server, connect(server, ClientOptions(timeout_s=30)) as policy:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            with pytest.raises(KeyboardInterrupt):
+                policy.infer({})
+            server.answer = lambda message: message
+            assert policy.infer({"n": 1}) == {"n": 1}
+            assert policy.stats.reconnects == 1
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_pings_are_answered_between_requests_and_during_one():
+    answered = []
+
+    class Pinging(FakeServer):
+        def _handle(self, connection):
+            connection.send(msgpack_numpy.packb({}))
+            answered.append(connection.ping().wait(5))
+            message = connection.recv()
+            answered.append(connection.ping().wait(5))
+            connection.send(message)
+
+    with Pinging() as server, connect(server, ClientOptions(timeout_s=30)) as policy:
+        while not answered:
+            time.sleep(0.01)
+        assert policy.infer({"n": 1}) == {"n": 1}
+    assert answered == [True, True]
 
 
 def test_cancel_releases_the_waiting_thread():

@@ -172,7 +172,7 @@ def test_the_remote_backend_reconnects_to_a_server_that_comes_late(start, domain
         commander.bring_up()
         commander.start()
         stack.wait_for_text(f"policy server 127.0.0.1:{unused_tcp_port}", 60)
-        serve = ("serve", "--config", "pi0_aloha_sim_small", "--random-weights", "--host", "127.0.0.1")
+        serve = ("serve", "--config", "pi0_aloha_sim_small", "--random-weights", "--host", "127.0.0.1", "--batch", "1")
         start("openpi", *serve, "--port", str(unused_tcp_port))
         stack.wait_for_text("Connected to policy server", 150)
         chunks: list[ActionChunk] = []

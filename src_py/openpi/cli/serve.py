@@ -2,8 +2,10 @@
 
 import dataclasses
 import logging
+import os
 import ssl
 import sys
+import threading
 from typing import Any, Literal
 
 # Config and checkpoint that serve a robot where nothing else is asked for.
@@ -67,12 +69,18 @@ class Args:
 
 def main(args: Args) -> int:
     """Serve until SIGINT or SIGTERM."""
+    from openpi.serving.batching import THREAD_NAME
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     logging.getLogger("openpi.serving.websockets").setLevel(logging.WARNING)
     _check(args)
     service = _replicated(args) if args.replicas > 1 else _single(args)
     service.serve_forever()
-    return int(bool(service.failure))
+    code = int(bool(service.failure))
+    if any(thread.name == THREAD_NAME for thread in threading.enumerate()):
+        logging.shutdown()
+        os._exit(code)  # a thread in a model's C++ code does not survive the interpreter's orderly end
+    return code
 
 
 def _check(args: Args) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias
 from openpi.serving.metrics import ServerMetrics
 from openpi_client.tended_loop import TendedLoop
 
+THREAD_NAME = "openpi-inference"
 TEND_EVERY_S = 0.005  # while the policy computes
 
 Observation: TypeAlias = dict[str, Any]
@@ -202,7 +203,7 @@ class InferenceThread(Inference):
 
     def __init__(self, options: BatchOptions, metrics: ServerMetrics, expected: Callable[[], int]) -> None:
         super().__init__(options, metrics, expected)
-        threading.Thread(target=self._main, name="openpi-inference", daemon=True).start()
+        threading.Thread(target=self._main, name=THREAD_NAME, daemon=True).start()
 
     def _take(self, timeout_s: float | None = None) -> Request | Call | None:
         return self._line.get(timeout=timeout_s)
@@ -231,7 +232,7 @@ class TendedInference(Inference):
         """Run `main` to its end, with everything it puts in line. A policy that never returns is left behind."""
         task = self._tended.loop.create_task(main)
         task.add_done_callback(self._end)
-        thread = threading.Thread(target=self._own, name="openpi-inference", daemon=True)
+        thread = threading.Thread(target=self._own, name=THREAD_NAME, daemon=True)
         thread.start()
         self._tended.tend(self._ended)
         thread.join(1.0)

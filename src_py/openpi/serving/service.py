@@ -19,6 +19,7 @@ from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
 from websockets.datastructures import Headers
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
 from openpi.serving import memory
@@ -150,7 +151,8 @@ class WebsocketService(abc.ABC):
         while self._outstanding() and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.01)  # lets the last answers go out
-        server.close(close_connections=True)
+        going_away = CloseCode.GOING_AWAY  # a second `server.close` would not tell those who are still here
+        await asyncio.gather(*(connection.close(going_away) for connection in server.connections))
 
     def _http(self, connection: ServerConnection, request: Request) -> Response | None:
         path = request.path.partition("?")[0]

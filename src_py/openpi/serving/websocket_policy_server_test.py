@@ -155,6 +155,69 @@ def test_http_answers_during_a_long_inference(server):
         waiting.join()
 
 
+def test_answers_of_any_size_reach_a_client_that_reads_late():
+    class Padded(Stub):
+        def infer(self, obs):
+            return {"padding": bytes([obs["n"]]) * obs["size"]}
+
+    sizes = [0, 50, 200, 70_000] + [1_000_000] * 30
+    with running(make(Padded())) as server, raw(server) as connection:
+        sending = threading.Thread(
+            target=lambda: [
+                connection.send(msgpack_numpy.packb({"n": n, "size": size})) for n, size in enumerate(sizes)
+            ]
+        )
+        sending.start()
+        time.sleep(0.5)  # in which the server must not go on and on
+        for n, size in enumerate(sizes):
+            assert msgpack_numpy.unpackb(connection.recv(timeout=10))["padding"] == bytes([n]) * size
+        sending.join()
+
+
+def test_a_result_that_cannot_be_sent_is_an_error():
+    policy = Stub()
+    policy.infer = lambda obs: {"actions": np.array([object()])}
+    told = pytest.raises(errors.InferenceError, match="result cannot be sent: Unsupported dtype")
+    with running(make(policy)) as server, client(server) as asker, told:
+        asker.infer(EXAMPLE)
+
+
+def test_a_policy_that_never_returns_does_not_keep_the_server():
+    release = threading.Event()
+    policy = Stub()
+    policy.infer = lambda obs: release.wait(30)
+    start = time.monotonic()
+    with running(make(policy, shutdown_s=0.1)) as server, raw(server) as connection:
+        connection.send(msgpack_numpy.packb(EXAMPLE))
+        while not server.metrics.registry.get_sample_value("openpi_waiting_requests"):
+            time.sleep(0.01)
+        server.shutdown()
+        with pytest.raises(websockets.ConnectionClosed):
+            connection.recv(timeout=10)
+    assert time.monotonic() - start < 20
+    release.set()
+
+
+def test_a_client_that_says_nothing_does_not_keep_the_server():
+    start = time.monotonic()
+    with running(make()) as server, raw(server) as connection:
+        server.shutdown()
+        with pytest.raises(websockets.ConnectionClosedOK):
+            connection.recv(timeout=10)
+    assert time.monotonic() - start < 20
+
+
+async def test_runs_in_somebody_elses_event_loop():
+    server = make(BatchStub())
+    running_server = asyncio.create_task(server.run())
+    await asyncio.to_thread(server.wait_started)
+    policy = AsyncWebsocketClientPolicy(f"ws://127.0.0.1:{server.port}")
+    assert "actions" in await policy.infer(EXAMPLE)
+    await policy.close()
+    server.shutdown()
+    await running_server
+
+
 def test_metrics_count(server):
     status, text = get(server, "/metrics")
     assert status == 200
