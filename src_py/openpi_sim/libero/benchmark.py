@@ -36,7 +36,7 @@ class ResultLog:
         return [job for job in jobs if (job["task"], job["trial"]) not in done]
 
 
-class WorkerError(RuntimeError):
+class WorkerError(ConnectionError):
     """A worker could not start; says why in its own words."""
 
 

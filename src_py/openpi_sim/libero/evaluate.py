@@ -100,7 +100,8 @@ def _worker_command(args: Args, folder: pathlib.Path, number: int) -> list[str]:
     if args.through_ros:
         own = ["--namespace", args.namespace]
         if args.starts_stacks:
-            own = ["--start-stack", str(folder / f"stack_{number}.log"), "--domain", str(_domain(number)), *args.stack]
+            own = ["--start-stack", str(folder / f"stack_{number}.log"), "--domain", str(_domain(number))]
+            own += [f"--stack={word}" for word in args.stack]
         return [sys.executable, "-m", "openpi_ros.libero_worker", *common, *own]
     render = bool(args.server) if args.render is None else args.render
     own = ["--server", args.server, "--render" if render else "--no-render"]

@@ -85,21 +85,21 @@ def test_workers_through_ros_start_a_stack_each_in_a_domain_of_its_own(tmp_path,
     monkeypatch.setenv("ROS_DOMAIN_ID", "100")
     args = evaluate.Args(through_ros=True, workers=3, suite="goal", stack=("policy:=remote", "port:=9000"))
     commands = [evaluate._worker_command(args, tmp_path, number) for number in range(args.workers)]
-    options = [libero_worker_options(command) for command in commands]
+    options = [worker_options(command) for command in commands]
     assert [option["--domain"] for option in options] == ["101", "0", "1"]
     assert len({option["--start-stack"] for option in options}) == 3
-    assert all(command[-2:] == ["policy:=remote", "port:=9000"] for command in commands)
+    assert [command[-2:] for command in commands] == [["--stack=policy:=remote", "--stack=port:=9000"]] * 3
     assert "--namespace" not in options[0]
 
 
 def test_one_worker_through_ros_takes_the_stack_that_is_running(tmp_path):
     command = evaluate._worker_command(evaluate.Args(through_ros=True, namespace="left"), tmp_path, 0)
-    options = libero_worker_options(command)
+    options = worker_options(command)
     assert options["--namespace"] == "left"
     assert "--start-stack" not in options
 
 
-def libero_worker_options(command: list[str]) -> dict[str, str]:
+def worker_options(command: list[str]) -> dict[str, str]:
     at = command.index("openpi_ros.libero_worker") + 1
     words = [word for word in command[at:] if ":=" not in word]
     return dict(zip(words[::2], words[1::2], strict=True))

@@ -60,7 +60,11 @@ class StackEpisodes:
         node.create_subscription(String, "sim/instruction", self._on_instruction, qos.LATCHED)
         if videos:
             node.create_subscription(Image, "agentview/image_raw", self._on_image, qos.SENSOR)
-        bring_up(self._robot)
+        try:
+            bring_up(self._robot)
+        except Exception:
+            self._robot.close()
+            raise
 
     def run(self, job: Job) -> Outcome:
         """Runs one trial of one task.
@@ -138,7 +142,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--namespace", default="", help="of the stack that is running")
     parser.add_argument("--start-stack", type=Path, metavar="LOG", help="start a stack, whose words go to this file")
     parser.add_argument("--domain", help="ROS domain of the stack that is started")
-    parser.add_argument("stack", nargs="*", help="arguments of the stack that is started: name:=value")
+    # One word each with its option: rclpy takes a bare name:=value for a remap.
+    parser.add_argument("--stack", action="append", default=[], help="argument of the stack that is started")
     return parser.parse_args(arguments)
 
 

@@ -119,11 +119,13 @@ def stack_program(monkeypatch, tmp_path):
 class WaitingRobot(FakeRobot):
     """The nodes of a stack that does not come up."""
 
+    closed = False
+
     def bring_up(self, timeout):
         raise CommandError("There is no node chunk_executor_node.")
 
     def close(self):
-        self.calls.append("close")
+        WaitingRobot.closed = True
 
 
 def options(tmp_path, *words):
@@ -136,7 +138,7 @@ def test_a_stack_of_its_own_runs_in_its_domain_and_ends_with_the_worker(monkeypa
     monkeypatch.setattr(libero_worker, "PolicyCommander", UpRobot)
     monkeypatch.setattr(UpRobot, "log", tmp_path / "stack.log")
     with contextlib.ExitStack() as resources:
-        libero_worker.connect(options(tmp_path, "policy:=remote", "port:=9000"), resources)
+        libero_worker.connect(options(tmp_path, "--stack=policy:=remote", "--stack=port:=9000"), resources)
         (process,) = [child for child in psutil.Process().children() if "openpi_bringup.up" in child.cmdline()]
     assert not process.is_running()
     said = (tmp_path / "stack.log").read_text()
@@ -160,6 +162,8 @@ class UpRobot(FakeRobot):
 
 def test_a_stack_that_ends_is_quoted(monkeypatch, tmp_path):
     monkeypatch.setattr(libero_worker, "PolicyCommander", WaitingRobot)
+    monkeypatch.setattr(WaitingRobot, "closed", False)
     said = r"(?s)ended by itself.*policy:='broken' must be one of"
     with contextlib.ExitStack() as resources, pytest.raises(CommandError, match=said):
-        libero_worker.connect(options(tmp_path, "policy:=broken"), resources)
+        libero_worker.connect(options(tmp_path, "--stack=policy:=broken"), resources)
+    assert WaitingRobot.closed
