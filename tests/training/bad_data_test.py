@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from openpi.training import config as _config
-from openpi.training import data_loader
+from openpi.training import data_loader, metrics, train_loop
+from openpi.training import options as options_of_loop
 from openpi.training.datasets import BadSampleError, LeRobotWriter, layouts, testing
 
 LENGTH = 6
@@ -233,3 +234,20 @@ def test_skips_are_counted_batch_by_batch_and_go_on_from_before(tiny_run: Any) -
     resumed = data_loader.create_data_loader(config, on_bad="skip", start_batch=4, skipped=per_epoch, **options)
     list(itertools.islice(iter(resumed), 4))
     assert [resumed.skipped_before(batch) for batch in (4, 8)] == [1, 2]
+
+
+@pytest.mark.long
+def test_the_count_goes_on_in_a_resumed_run(tiny_run: Any) -> None:
+    whole, options = own("NaN actions", tiny_run)
+    skipping = dataclasses.replace(whole, num_train_steps=8, loop=options_of_loop.LoopOptions(on_bad_data="skip"))
+    train_loop.train(skipping, **options)
+    broken = dataclasses.replace(skipping, exp_name="broken")
+    train_loop.train(dataclasses.replace(broken, num_train_steps=5), **options)
+    train_loop.train(dataclasses.replace(broken, resume=True), **options)
+
+    def counts(run: Any) -> list[float]:
+        rows = [row for row in metrics.read_metrics(run.checkpoint_dir) if "loss" in row]
+        return [row.get("skipped_samples", 0) for row in rows]
+
+    assert counts(skipping) == counts(broken)
+    assert counts(broken)[-1] == 2

@@ -144,6 +144,21 @@ def test_data_without_statistics(tmp_path):
     assert not list((tmp_path / "run/1").rglob("norm_stats.json"))
 
 
+def test_count_of_skipped_samples_is_kept(tmp_path):
+    loader = types.SimpleNamespace(data_config=LOADER.data_config, skipped_before=lambda batch: 10 * batch)
+    manager, _ = open_dir(tmp_path / "run")
+    checkpoints.save_state(manager, make_state(), loader, 3)
+    manager.wait_until_finished()
+    manager.close()
+    manager, _ = open_dir(tmp_path / "run", resume=True)
+    assert checkpoints.skipped_samples(manager) == 40
+    manager.close()
+    save(tmp_path / "none", make_state())
+    manager, _ = open_dir(tmp_path / "none", resume=True)
+    assert checkpoints.skipped_samples(manager) == 0
+    manager.close()
+
+
 def test_callback_handler(tmp_path):
     def broken(directory):
         raise OSError("disk full")
