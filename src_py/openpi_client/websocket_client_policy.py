@@ -13,7 +13,7 @@ from openpi_client.async_client import ClientOptions
 from openpi_client.round_trip import RoundTripStats
 from openpi_client.tended_loop import TendedLoop
 
-TEND_EVERY_S = 0.05  # between calls: pings, and a server that says goodbye
+TEND_EVERY_S = 0.02  # between calls: pings, and a server that says goodbye
 
 T = TypeVar("T")
 

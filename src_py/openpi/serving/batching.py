@@ -8,8 +8,8 @@ import functools
 import queue
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from openpi.serving.metrics import ServerMetrics
 from openpi_client.tended_loop import TendedLoop
@@ -17,6 +17,7 @@ from openpi_client.tended_loop import TendedLoop
 THREAD_NAME = "openpi-inference"
 TEND_EVERY_S = 0.005  # while the policy computes
 
+T = TypeVar("T")
 Observation: TypeAlias = dict[str, Any]
 Result: TypeAlias = dict[str, Any]
 
@@ -117,8 +118,8 @@ class Inference(abc.ABC):
         """The next in line. Raises queue.Empty when the time is over."""
 
     @abc.abstractmethod
-    def _computing(self) -> contextlib.AbstractContextManager[Any]:
-        """Surrounds every call of the policy's code."""
+    def _compute(self, function: Callable[[], T]) -> T:
+        """Make a call of the policy's code."""
 
     @abc.abstractmethod
     def _tell(self, loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
@@ -137,8 +138,7 @@ class Inference(abc.ABC):
                 self._run([item, *self._company()])
 
     def _call(self, call: Call) -> None:
-        with self._computing():
-            value, error = _outcome(call.function)
+        value, error = self._compute(functools.partial(_outcome, call.function))
         self._tell(call.future.get_loop(), lambda: _settle(call.future, value, error))
 
     def _company(self) -> list[Request]:
@@ -168,8 +168,7 @@ class Inference(abc.ABC):
 
     def _run(self, batch: list[Request]) -> None:
         start = time.perf_counter()
-        with self._computing():
-            outcomes = self._infer([request.observation for request in batch])
+        outcomes = self._compute(functools.partial(self._infer, [request.observation for request in batch]))
         elapsed = time.perf_counter() - start
         loop = batch[0].future.get_loop()
 
@@ -208,8 +207,8 @@ class InferenceThread(Inference):
     def _take(self, timeout_s: float | None = None) -> Request | Call | None:
         return self._line.get(timeout=timeout_s)
 
-    def _computing(self) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext()
+    def _compute(self, function: Callable[[], T]) -> T:
+        return function()
 
     def _tell(self, loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
@@ -264,11 +263,10 @@ class TendedInference(Inference):
             end.cancel()
         return self._line.get_nowait()
 
-    @contextlib.contextmanager
-    def _computing(self) -> Iterator[None]:
+    def _compute(self, function: Callable[[], T]) -> T:
         self._tended.turn.release()
         try:
-            yield
+            return function()
         finally:
             self._tended.turn.acquire()
 
