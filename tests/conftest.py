@@ -65,10 +65,10 @@ class Running:
             assert not ended or holds(), f"Ended without this: {what}.\n{self.output()[-3000:]}"
             time.sleep(0.05)
 
-    def wait_for_text(self, text: str, timeout_s: float = 60.0) -> None:
+    def wait_for_text(self, text: str, timeout_s: float = 120.0) -> None:
         self.wait(lambda: text in self.output(), timeout_s, f"{text!r} in the output")
 
-    def wait_for_end(self, timeout_s: float = 30.0) -> int:
+    def wait_for_end(self, timeout_s: float = 60.0) -> int:
         self.wait(lambda: self.process.poll() is not None, timeout_s, "the command ends")
         return self.process.returncode
 

@@ -29,7 +29,7 @@ class Client:
         for topic, (kind, profile) in topics.items():
             self.node.create_subscription(kind, topic, lambda m, t=topic: self.newest.update({t: m}), profile)
 
-    def wait(self, holds: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+    def wait(self, holds: Callable[[], bool], what: str, timeout_s: float = 120.0) -> None:
         end = time.monotonic() + timeout_s
         while not holds():
             assert time.monotonic() < end, f"Not within {timeout_s} s: {what}"

@@ -67,7 +67,7 @@ def test_a_wrong_value_ends_the_stack_with_a_sentence(start, arguments, said):
 
 def test_interrupt_in_the_middle_leaves_no_process_behind(start):
     stack = start("openpi_bringup.up", "aloha")
-    stack.wait(lambda: set(stack.nodes()) == NODES, 60, "three nodes run")
+    stack.wait(lambda: set(stack.nodes()) == NODES, 120, "three nodes run")
     stack.wait_for_text("Ready: backend expert")
     stack.process.send_signal(signal.SIGINT)
     stack.wait_for_end()
@@ -77,7 +77,7 @@ def test_interrupt_in_the_middle_leaves_no_process_behind(start):
 def test_killing_it_leaves_no_process_behind_and_files_to_the_next(start, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     stack = start("openpi_bringup.up", "aloha", "policy:=hold")
-    stack.wait(lambda: set(stack.nodes()) == NODES, 60, "three nodes run")
+    stack.wait(lambda: set(stack.nodes()) == NODES, 120, "three nodes run")
     stack.wait_for_text("Ready: backend hold")
     stack.process.kill()
     stack.wait_for_end()
@@ -92,7 +92,7 @@ def test_killing_it_leaves_no_process_behind_and_files_to_the_next(start, tmp_pa
 @pytest.mark.parametrize("victim", ["openpi_policy_node"])
 def test_the_crash_of_one_node_stops_the_others(start, victim):
     stack = start("openpi_bringup.up", "aloha", "policy:=hold")
-    stack.wait(lambda: set(stack.nodes()) == NODES, 60, "three nodes run")
+    stack.wait(lambda: set(stack.nodes()) == NODES, 120, "three nodes run")
     os.kill(stack.nodes()[victim], signal.SIGKILL)
     assert stack.wait_for_end() != 0
     assert not stack.survivors()
