@@ -113,6 +113,7 @@ def up_to(word: str) -> list[Command]:
     return every[: 1 + next(i for i, (command, _) in enumerate(every) if word in command)]
 
 
+@pytest.mark.timeout(600)
 def test_a_demonstration_becomes_batches_of_a_config(type_in, folder: Path, monkeypatch) -> None:
     from openpi.training import config, data_loader
 
