@@ -35,7 +35,7 @@ def start(config: Any, environment: dict[str, str] | None = None, **settings: An
 def finish(process: subprocess.Popen) -> str:
     """What the process wrote to stderr."""
     try:
-        return process.communicate(timeout=240)[1]
+        return process.communicate(timeout=280)[1]
     finally:
         process.kill()
 
@@ -97,10 +97,13 @@ def test_full_disk_leaves_the_last_checkpoint_whole(tiny_run: Any, expected: lis
     assert losses(config) == expected
 
 
+FOUR = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+
+
 def test_four_devices_give_the_losses_of_one(tiny_run: Any, expected: list[float]) -> None:
+    """Stopped in the middle and resumed on them."""
     config = tiny_run("four")
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    run(config, flags, fsdp_devices=2, shard_all=True)
+    run(config, FOUR, fsdp_devices=2, shard_all=True, stop_after=3)
     assert losses(config) == pytest.approx(expected, rel=1e-4)
 
 

@@ -4,7 +4,9 @@ Usage: python run_process.py JSON with the fields of `TrainConfig` to change, an
     kill_at_step: SIGKILL after this step has been started;
     kill_in_save: SIGKILL while this save (1 is the first) is being written;
     full_after_step: from this step on no file can grow (the disk is full);
-    shard_all: split small parameters over the FSDP axis too.
+    shard_all: split small parameters over the FSDP axis too;
+    stop_after: train so many steps, and resume with another call;
+    loop: fields of `LoopOptions` to change.
 """
 
 import dataclasses
@@ -33,8 +35,10 @@ def main(settings: dict[str, Any]) -> None:
     kill_in_save = settings.pop("kill_in_save", None)
     if settings.pop("shard_all", False):
         sharding.fsdp_sharding = functools.partial(sharding.fsdp_sharding, min_size_mbytes=0)
+    stop_after = settings.pop("stop_after", None)
     data = tiny_config.aloha(settings.pop("repo_id"))
-    config = dataclasses.replace(tiny_config.TINY, data=data, **settings)
+    loop = dataclasses.replace(tiny_config.TINY.loop, **settings.pop("loop", {}))
+    config = dataclasses.replace(tiny_config.TINY, data=data, loop=loop, **settings)
 
     saves = []
     write = checkpoints._AssetsWriter.__call__
@@ -56,6 +60,9 @@ def main(settings: dict[str, Any]) -> None:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, 1 << 15))
 
+    if stop_after is not None:
+        train_loop.train(dataclasses.replace(config, num_train_steps=stop_after))
+        config = dataclasses.replace(config, resume=True)
     train_loop.train(config, on_step=on_step)
 
 
