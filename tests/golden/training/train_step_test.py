@@ -1,20 +1,23 @@
 """The reference's three training steps, from its start parameters, batch and settings."""
 
+import dataclasses
 import functools
 import json
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 import pytest
 from flax import nnx, traverse_util
 
 from openpi.models import gemma, pi0_config, siglip
 from openpi.models import model as _model
-from openpi.training import checkpoints, optimizer, sharding, train_state, train_step, utils
+from openpi.training import checkpoints, optimizer, sharding, train_loop, train_state, train_step, utils
 from openpi.training import config as _config
 
 RTOL = 1e-4
@@ -175,6 +178,26 @@ def test_training_goes_on_from_the_reference_s_checkpoint(
     assert int(restored.step) == 3
     for name in from_ours:
         assert float(from_reference[name]) == pytest.approx(float(from_ours[name]), rel=RTOL)
+
+
+def test_a_run_is_resumed_from_the_reference_s_folder(
+    folder: pathlib.Path, config: _config.TrainConfig, restored: utils.TrainState, tmp_path: pathlib.Path
+) -> None:
+    """As `openpi train --resume` does, which saves a step of its own beside it."""
+    config = dataclasses.replace(
+        config, checkpoint_base_dir=str(tmp_path), resume=True, wandb_enabled=False, num_train_steps=5, num_workers=0
+    )
+    shutil.copytree(folder / "ckpt", config.checkpoint_dir)
+    numbers: list[dict[str, float]] = []
+    state = train_loop.train(config, on_step=lambda step, info: numbers.append({"step": step, **info}))
+    assert [number["step"] for number in numbers] == [3, 4]
+    assert float(numbers[0]["param_norm"]) == pytest.approx(_norm_of_kernels(restored), rel=1e-2)
+    assert int(state.opt_state[1][0].count) == 5
+    assert (config.checkpoint_dir / "4" / "params").is_dir()
+
+
+def _norm_of_kernels(state: utils.TrainState) -> float:
+    return float(optax.global_norm(train_step.kernels(state.params)))
 
 
 def test_our_checkpoint_of_it_is_read_back(config: _config.TrainConfig, steps: Any, tmp_path: pathlib.Path) -> None:
