@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from openpi.training import metrics, train_loop
+from openpi.training import metrics, options, train_loop
 
 HERE = pathlib.Path(__file__).parent
 
@@ -108,13 +108,31 @@ def test_four_devices_give_the_losses_of_one(tiny_run: Any, expected: list[float
 
 
 @pytest.mark.long
-def test_two_processes_give_the_losses_of_one(tiny_run: Any, expected: list[float]) -> None:
-    config = tiny_run("two")
+def test_accumulation_on_four_devices_gives_the_losses_of_one(tiny_run: Any) -> None:
+    config = tiny_run("one", batch_size=8, loop=options.LoopOptions(grad_accum_steps=2))
+    train_loop.train(config)
+    spread = dataclasses.replace(config, exp_name="four")
+    run(spread, FOUR, fsdp_devices=2, shard_all=True, batch_size=8, loop={"grad_accum_steps": 2})
+    assert losses(spread) == pytest.approx(losses(config), rel=1e-4)
+
+
+@pytest.mark.long
+def test_two_processes_give_the_losses_and_errors_of_one(tiny_run: Any) -> None:
+    held_out = {"val_fraction": 0.25, "val_interval": 3, "val_batches": 2}
+    config = tiny_run("one", loop=options.LoopOptions(**held_out))
+    train_loop.train(config)
+    spread = dataclasses.replace(config, exp_name="two")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     environment = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    processes = [start(config, environment | {"JAX_PROCESS_ID": str(number)}) for number in range(2)]
+    processes = [start(spread, environment | {"JAX_PROCESS_ID": str(rank)}, loop=held_out) for rank in range(2)]
     texts = [finish(process) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(text[-2000:] for text in texts)
-    assert losses(config) == pytest.approx(expected, rel=1e-4)
+    assert losses(spread) == pytest.approx(losses(config), rel=1e-4)
+    ours, theirs = (
+        [row for row in metrics.read_metrics(run.checkpoint_dir) if "val_loss" in row] for run in (spread, config)
+    )
+    assert [row["step"] for row in ours] == [3, 5]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
