@@ -296,22 +296,13 @@ class PromptFromLeRobotTask(DataTransformFn):
 
 @dataclasses.dataclass(frozen=True)
 class PadStatesAndActions(DataTransformFn):
-    """Zero-pads the last axis of "state" and, where present, "actions" to `model_action_dim`.
-
-    Raises:
-        ValueError: one of them is longer.
-    """
+    """Zero-pads the last axis of "state" and, where present, "actions" to `model_action_dim`. Never cuts."""
 
     model_action_dim: int
 
     def __call__(self, data: DataDict) -> DataDict:
-        return {**data, **{key: self._padded(key, data[key]) for key in ("state", "actions") if key in data}}
-
-    def _padded(self, key: str, vector: Any) -> np.ndarray:
-        padded = pad_to_dim(vector, self.model_action_dim)
-        if padded.shape[-1] > self.model_action_dim:
-            raise ValueError(f"'{key}' has {padded.shape[-1]} values; the model takes {self.model_action_dim}.")
-        return padded
+        present = [key for key in ("state", "actions") if key in data]
+        return {**data, **{key: pad_to_dim(data[key], self.model_action_dim) for key in present}}
 
 
 def pad_to_dim(x: Any, target_dim: int, axis: int = -1, value: float = 0.0) -> np.ndarray:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from openpi import transforms
 from openpi.training import config as _config
 from openpi.training import data_loader, metrics, train_loop
 from openpi.training import options as options_of_loop
@@ -210,6 +211,16 @@ def test_samples_without_episodes_are_named_by_their_number(tiny_run: Any) -> No
 
     with pytest.raises(BadSampleError, match=r"Dataset 'cubes': sample 5: .*'actions' is not finite"):
         list(data_loader.create_data_loader(tiny_run("plain"), dataset=Plain(), num_batches=2))
+
+
+def test_vectors_too_long_for_the_model_are_refused_where_no_other_transform_does() -> None:
+    pad = transforms.Group(inputs=[transforms.PadStatesAndActions(14)])
+    samples = [{"state": np.zeros(size), "actions": np.zeros((4, size))} for size in (13, 15)]
+    config = _config.DataConfig(repo_id="cubes", model_transforms=pad)
+    dataset = data_loader.transform_dataset(samples, config, skip_norm_stats=True)
+    assert dataset[0]["actions"].shape == (4, 14)
+    with pytest.raises(ValueError, match="'state' has 15 values; the model takes at most 14"):
+        dataset[1]
 
 
 def test_a_dataset_may_locate_its_samples(tiny_run: Any) -> None:

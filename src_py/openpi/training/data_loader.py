@@ -171,10 +171,16 @@ def _input_transforms(data_config: _config.DataConfig, skip_norm_stats: bool) ->
     return [
         *data_config.repack_transforms.inputs,
         *data_config.data_transforms.inputs,
-        CheckVectors(),
+        CheckVectors(_action_dim(data_config)),
         _transforms.Normalize(norm_stats, use_quantiles=data_config.use_quantile_norm),
         *data_config.model_transforms.inputs,
     ]
+
+
+def _action_dim(data_config: _config.DataConfig) -> int | None:
+    """Length that the model's transforms pad vectors to; None where they do not."""
+    pads = (t for t in data_config.model_transforms.inputs if isinstance(t, _transforms.PadStatesAndActions))
+    return next((pad.model_action_dim for pad in pads), None)
 
 
 def transform_dataset(
@@ -321,7 +327,7 @@ def create_torch_data_loader(
         on_bad=on_bad,
         start_batch=start_batch,
     )
-    return DataLoaderImpl(data_config, loader, skipped)
+    return DataLoaderImpl(data_config, loader, skipped=skipped)
 
 
 def _local_batch_size(batch_size: int, framework: str) -> int:
@@ -367,4 +373,4 @@ def create_rlds_data_loader(
         dataset, data_config, skip_norm_stats=skip_norm_stats, is_batched=True, on_bad=on_bad
     )
     loader = RLDSDataLoader(transformed, sharding=sharding, num_batches=num_batches, start_batch=start_batch)
-    return DataLoaderImpl(data_config, loader, skipped)
+    return DataLoaderImpl(data_config, loader, skipped=skipped)

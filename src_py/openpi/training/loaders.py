@@ -166,7 +166,7 @@ class DataLoaderImpl:
     """
 
     def __init__(
-        self, data_config: _config.DataConfig, data_loader: TorchDataLoader | RLDSDataLoader, skipped: int = 0
+        self, data_config: _config.DataConfig, data_loader: TorchDataLoader | RLDSDataLoader, *, skipped: int = 0
     ) -> None:
         self._data_config = data_config
         self._data_loader = data_loader

@@ -135,9 +135,14 @@ def _failed(dataset: str, episode: int | str | None, frame: int, error: Exceptio
 class CheckVectors(_transforms.DataTransformFn):
     """Lets a sample pass whose state and actions are numbers that a model can learn from.
 
+    Attributes:
+        at_most: values a vector may have; None where the model does not say.
+
     Raises:
-        ValueError: one of them is empty, or holds NaN or infinity.
+        ValueError: one of them is empty, holds NaN or infinity, or has too many values.
     """
+
+    at_most: int | None = None
 
     def __call__(self, data: dict) -> dict:
         for key in ("state", "actions"):
@@ -146,4 +151,6 @@ class CheckVectors(_transforms.DataTransformFn):
                 raise ValueError(f"'{key}' is empty, of shape {values.shape}.")
             if not np.isfinite(values).all():
                 raise ValueError(f"'{key}' is not finite: {values.tolist()}.")
+            if self.at_most is not None and values.ndim and values.shape[-1] > self.at_most:
+                raise ValueError(f"'{key}' has {values.shape[-1]} values; the model takes at most {self.at_most}.")
         return data
