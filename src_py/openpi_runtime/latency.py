@@ -35,7 +35,10 @@ class LatencyTracker:
 
     def quantile(self, q: float) -> float:
         """The q-quantile in seconds, NaN while the window is empty."""
-        return float(np.quantile(self._samples, q)) if self._samples else math.nan
+        if not self._samples:
+            return math.nan
+        # np.quantile would import numpy.ma at its first call, 50 ms in the middle of a motion.
+        return float(np.interp(q * (len(self._samples) - 1), np.arange(len(self._samples)), np.sort(self._samples)))
 
     def steps(self, period_ns: int, q: float = 0.9) -> int:
         """The q-quantile in whole steps, rounded up; 0 while nothing is known."""

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 
 from openpi_runtime.latency import DelayTracker, LatencyTracker
@@ -53,3 +54,12 @@ def test_delay_is_measured_and_only_at_first_estimated() -> None:
     assert delays.expect() == 9
     delays.measured(2)
     assert delays.expect() == 2
+
+
+def test_quantiles_are_interpolated() -> None:
+    latency = LatencyTracker(warm_up=0)
+    seconds = [0.3, 0.1, 0.25, 0.11, 0.2, 0.19]
+    for value in seconds:
+        latency.add(value)
+    for q in (0.0, 0.37, 0.5, 0.9, 1.0):
+        assert latency.quantile(q) == pytest.approx(np.quantile(seconds, q))

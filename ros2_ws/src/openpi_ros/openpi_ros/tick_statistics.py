@@ -6,6 +6,7 @@ import collections
 from typing import Any
 
 import numpy as np
+import numpy.ma
 
 WINDOW = 1000
 
