@@ -53,7 +53,7 @@ def create_trained_policy(
     model = _load_pytorch(train_config, weights) if is_pytorch else _load_jax(train_config, directory / "params")
     data_config = train_config.data.create(train_config.assets_dirs, train_config.model)
     if norm_stats is None:
-        norm_stats = _checkpoint_stats(directory, data_config, train_config.name)
+        norm_stats = _checkpoint_stats(directory, train_config, data_config.asset_id)
     chain = _chain(data_config, norm_stats, repack_transforms or transforms.Group(), default_prompt, check_state=True)
     return _policy.Policy(
         model,
@@ -136,14 +136,23 @@ def _load_pytorch(train_config: _config.TrainConfig, weights: pathlib.Path) -> A
 
 
 def _checkpoint_stats(
-    directory: pathlib.Path, data_config: _config.DataConfig, config_name: str
+    directory: pathlib.Path, train_config: _config.TrainConfig, asset_id: str | None
 ) -> dict[str, transforms.NormStats]:
-    if data_config.asset_id is None:
+    """The checkpoint's statistics by the config's asset_id.
+
+    A config that only names a data set may have been trained on another one (`openpi train --input-path`): then the
+    only statistics that the checkpoint has are its own.
+    """
+    assets = directory / "assets"
+    if asset_id is None:
         raise ValueError(
-            f"Config '{config_name}' has no asset_id, so there is no telling which statistics of {directory}/assets to "
+            f"Config '{train_config.name}' has no asset_id, so there is no telling which statistics of {assets} to "
             "use; set AssetsConfig(asset_id=...) or give norm_stats."
         )
-    return _checkpoints.load_norm_stats(directory / "assets", data_config.asset_id)
+    there = _checkpoints.stats_names(assets)
+    if train_config.data.assets.asset_id is None and len(there) == 1:
+        asset_id = there[0]
+    return _checkpoints.load_norm_stats(assets, asset_id)
 
 
 def _torch_device(wanted: str | None) -> str:

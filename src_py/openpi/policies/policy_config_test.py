@@ -7,6 +7,7 @@ import pytest
 
 from openpi import transforms
 from openpi.policies import aloha_policy, policy_config
+from openpi.shared import normalize
 from openpi.training import config as _config
 
 
@@ -72,3 +73,15 @@ def test_given_statistics_are_used_and_checked(policy, small):
 def test_missing_checkpoint(small, tmp_path):
     with pytest.raises(FileNotFoundError):
         policy_config.create_trained_policy(small, tmp_path / "nothing")
+
+
+def test_a_config_of_another_data_set_takes_the_only_statistics_of_its_checkpoint(small, tmp_path):
+    """As a run with `--input-path my_cubes` leaves them; an asset_id of the config's own is insisted on."""
+    normalize.save(tmp_path / "assets" / "my_cubes", policy_config._identity_stats())
+    assert set(policy_config._checkpoint_stats(tmp_path, small, small.data.repo_id)) == {"state", "actions"}
+    named = dataclasses.replace(small.data, assets=_config.AssetsConfig(asset_id="trossen"))
+    with pytest.raises(FileNotFoundError, match=r"'trossen' in .*; it has statistics for my_cubes"):
+        policy_config._checkpoint_stats(tmp_path, dataclasses.replace(small, data=named), "trossen")
+    normalize.save(tmp_path / "assets" / "other", policy_config._identity_stats())
+    with pytest.raises(FileNotFoundError, match="it has statistics for my_cubes, other"):
+        policy_config._checkpoint_stats(tmp_path, small, small.data.repo_id)

@@ -158,6 +158,12 @@ def restore_state(
     return _merge_params(state, restored["train_state"], restored["params"]["params"])
 
 
+def stats_names(assets_dir: epath.Path | pathlib.Path | str) -> list[str]:
+    """The asset ids for which a checkpoint's `assets` folder has statistics."""
+    folder = pathlib.Path(assets_dir)
+    return sorted(str(file.parent.relative_to(folder)) for file in folder.rglob(normalize.FILE_NAME))
+
+
 def load_norm_stats(assets_dir: epath.Path | pathlib.Path | str, asset_id: str) -> dict[str, normalize.NormStats]:
     """The statistics a checkpoint's `assets` folder has for `asset_id`.
 
@@ -169,7 +175,7 @@ def load_norm_stats(assets_dir: epath.Path | pathlib.Path | str, asset_id: str) 
     try:
         return normalize.load(folder / asset_id)
     except FileNotFoundError as error:
-        there = sorted(str(p.parent.relative_to(folder)) for p in folder.rglob(normalize.FILE_NAME))
+        there = stats_names(folder)
         hint = f"it has statistics for {', '.join(there)}" if there else "it has no statistics at all"
         raise FileNotFoundError(
             f"There are no normalisation statistics for asset_id '{asset_id}' in {folder}; {hint}."
