@@ -136,7 +136,7 @@ def spoil_steps(kind: str, steps: list[dict[str, Any]]) -> None:
         step["action_dict"]["joint_velocity"] = np.full(8, 0.0) if kind == "wrong dims" else np.full(7, np.nan)
 
 
-# What the error says of the place: an episode as a whole has no frame.
+# What the error says of the place; None stands for all frames of the episode.
 WHERE = {
     "own": (1, BAD_FRAME),
     "v2.1": (1, None),
@@ -220,6 +220,16 @@ def test_vectors_too_long_for_the_model_are_refused_where_no_other_transform_doe
     dataset = data_loader.transform_dataset(samples, config, skip_norm_stats=True)
     assert dataset[0]["actions"].shape == (4, 14)
     with pytest.raises(ValueError, match="'state' has 15 values; the model takes at most 14"):
+        dataset[1]
+
+
+def test_actions_become_tokens_only_with_the_length_that_they_are_read_back_with() -> None:
+    fast = transforms.Group(outputs=[transforms.ExtractFASTActions(None, 4, 7)])
+    samples = [{"state": np.zeros(8), "actions": np.zeros((4, size))} for size in (7, 6)]
+    config = _config.DataConfig(repo_id="cubes", model_transforms=fast)
+    dataset = data_loader.transform_dataset(samples, config, skip_norm_stats=True)
+    assert dataset[0]["state"].shape == (8,)
+    with pytest.raises(ValueError, match="'actions' has 6 values; the model takes 7"):
         dataset[1]
 
 

@@ -1,6 +1,7 @@
 """A small ALOHA data set with its statistics, and a config that trains on it in seconds."""
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import pathlib
@@ -94,20 +95,26 @@ def assets_dir(tiny: ModuleType, episodes_root: pathlib.Path, tmp_path_factory: 
     return folder
 
 
-@pytest.fixture
-def tiny_run(tiny: ModuleType, episodes_root: pathlib.Path, assets_dir: pathlib.Path, tmp_path: pathlib.Path) -> Any:
-    """tiny_run("name", **changes) -> a config of a run in this test's own folder."""
+@pytest.fixture(scope="session")
+def tiny_below(tiny: ModuleType, episodes_root: pathlib.Path, assets_dir: pathlib.Path) -> Any:
+    """tiny_below(folder, "name", **changes) -> a config of a run in that folder."""
 
-    def make(exp_name: str, **changes: Any) -> _config.TrainConfig:
+    def make(folder: pathlib.Path, exp_name: str, **changes: Any) -> _config.TrainConfig:
         settings = {
             "exp_name": exp_name,
             "data": tiny.aloha(str(episodes_root)),
             "assets_base_dir": str(assets_dir),
-            "checkpoint_base_dir": str(tmp_path),
+            "checkpoint_base_dir": str(folder),
         }
         return dataclasses.replace(tiny.TINY, **(settings | changes))
 
     return make
+
+
+@pytest.fixture
+def tiny_run(tiny_below: Any, tmp_path: pathlib.Path) -> Any:
+    """tiny_run("name", **changes) -> a config of a run in this test's own folder."""
+    return functools.partial(tiny_below, tmp_path)
 
 
 @pytest.fixture

@@ -114,6 +114,14 @@ def test_bad_frames_stop_the_pass_or_are_counted(plain: Any, tmp_path: pathlib.P
     assert skipped > 0
 
 
+@pytest.mark.parametrize("name", ["norm-stats", "train"])
+def test_a_folder_that_is_no_dataset_is_named(
+    name: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.dispatch([name, "debug", f"--input-path={tmp_path}"]) == 1
+    assert f"--input-path {tmp_path} is no LeRobot dataset: it has no meta/info.json" in capsys.readouterr().err
+
+
 def test_no_config_is_an_error_that_says_how_to_name_one() -> None:
     with pytest.raises(ValueError, match="--config-name"):
         norm_stats_command.main(norm_stats_command.Args())

@@ -56,15 +56,9 @@ def saved_steps(config: Any) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def expected(tiny: Any, episodes_root: pathlib.Path, assets_dir: pathlib.Path, tmp_path_factory: Any) -> list[float]:
+def expected(tiny_below: Any, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     """The losses of a run on one device that nothing happens to."""
-    config = dataclasses.replace(
-        tiny.TINY,
-        exp_name="undisturbed",
-        data=tiny.aloha(str(episodes_root)),
-        assets_base_dir=str(assets_dir),
-        checkpoint_base_dir=str(tmp_path_factory.mktemp("undisturbed")),
-    )
+    config = tiny_below(tmp_path_factory.mktemp("undisturbed"), "undisturbed")
     train_loop.train(config)
     return losses(config)
 

@@ -26,16 +26,11 @@ def losses(folder: pathlib.Path) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def whole(
-    tiny: Any, episodes_root: pathlib.Path, assets_dir: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Any, Any, FakeWandb]:
+def whole(tiny_below: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, FakeWandb]:
     """A run that nothing happens to, with validation and trackers: its config, last state, and what W&B was told."""
-    config = dataclasses.replace(
-        tiny.TINY,
-        exp_name="whole",
-        data=tiny.aloha(str(episodes_root)),
-        assets_base_dir=str(assets_dir),
-        checkpoint_base_dir=str(tmp_path_factory.mktemp("whole")),
+    config = tiny_below(
+        tmp_path_factory.mktemp("whole"),
+        "whole",
         save_interval=1,
         keep_period=1,
         wandb_enabled=True,

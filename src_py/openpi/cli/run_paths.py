@@ -34,9 +34,14 @@ def with_paths(
 
     Its statistics go by the config's asset_id, so that the config finds them in the checkpoint when it serves; where
     it has none, by the folder's name.
+
+    Raises:
+        FileNotFoundError: `input_path` is no folder of a LeRobot dataset.
     """
     if input_path is not None:
         folder = pathlib.Path(input_path).expanduser().resolve()
+        if not (folder / "meta" / "info.json").is_file():
+            raise FileNotFoundError(f"--input-path {input_path} is no LeRobot dataset: it has no meta/info.json.")
         asset_id = config.data.assets.asset_id or folder.name
         assets = dataclasses.replace(config.data.assets, assets_dir=None, asset_id=asset_id)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, repo_id=str(folder), assets=assets))

@@ -171,16 +171,21 @@ def _input_transforms(data_config: _config.DataConfig, skip_norm_stats: bool) ->
     return [
         *data_config.repack_transforms.inputs,
         *data_config.data_transforms.inputs,
-        CheckVectors(_action_dim(data_config)),
+        CheckVectors(_lengths(data_config)),
         _transforms.Normalize(norm_stats, use_quantiles=data_config.use_quantile_norm),
         *data_config.model_transforms.inputs,
     ]
 
 
-def _action_dim(data_config: _config.DataConfig) -> int | None:
-    """Length that the model's transforms pad vectors to; None where they do not."""
-    pads = (t for t in data_config.model_transforms.inputs if isinstance(t, _transforms.PadStatesAndActions))
-    return next((pad.model_action_dim for pad in pads), None)
+def _lengths(data_config: _config.DataConfig) -> dict[str, range]:
+    """How many values state and actions may have: what is padded may be shorter, what is made of tokens may not."""
+    near_model = data_config.model_transforms
+    for transform in (*near_model.inputs, *near_model.outputs):
+        if isinstance(transform, _transforms.PadStatesAndActions):
+            return dict.fromkeys(("state", "actions"), range(transform.model_action_dim + 1))
+        if isinstance(transform, _transforms.ExtractFASTActions):
+            return {"actions": range(transform.action_dim, transform.action_dim + 1)}
+    return {}
 
 
 def transform_dataset(

@@ -136,13 +136,13 @@ class CheckVectors(_transforms.DataTransformFn):
     """Lets a sample pass whose state and actions are numbers that a model can learn from.
 
     Attributes:
-        at_most: values a vector may have; None where the model does not say.
+        lengths: by key, how many values a vector may have, where the model says so.
 
     Raises:
-        ValueError: one of them is empty, holds NaN or infinity, or has too many values.
+        ValueError: one of them is empty, holds NaN or infinity, or has another number of values.
     """
 
-    at_most: int | None = None
+    lengths: Mapping[str, range] = dataclasses.field(default_factory=dict)
 
     def __call__(self, data: dict) -> dict:
         for key in ("state", "actions"):
@@ -151,6 +151,8 @@ class CheckVectors(_transforms.DataTransformFn):
                 raise ValueError(f"'{key}' is empty, of shape {values.shape}.")
             if not np.isfinite(values).all():
                 raise ValueError(f"'{key}' is not finite: {values.tolist()}.")
-            if self.at_most is not None and values.ndim and values.shape[-1] > self.at_most:
-                raise ValueError(f"'{key}' has {values.shape[-1]} values; the model takes at most {self.at_most}.")
+            allowed = self.lengths.get(key)
+            if allowed and values.ndim and values.shape[-1] not in allowed:
+                most = f"{'at most ' if len(allowed) > 1 else ''}{allowed[-1]}"
+                raise ValueError(f"'{key}' has {values.shape[-1]} values; the model takes {most}.")
         return data

@@ -259,7 +259,7 @@ def test_an_episode_that_lacks_its_name_goes_by_its_number() -> None:
         yield {"steps": []}
 
     common = {"action_chunk_size": 1, "action_space": "joint_position", "shuffle": False, "read": nameless}
-    with pytest.raises(BadSampleError, match="'droid': episode 1: it cannot be read: 'episode_metadata'"):
+    with pytest.raises(BadSampleError, match="'droid': episode 1, all frames: it cannot be read: 'episode_metadata'"):
         list(DroidRldsDataset("data", 1, datasets=(Part(),), **common))
 
 

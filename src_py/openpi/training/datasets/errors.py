@@ -21,7 +21,7 @@ class DatasetError(ValueError):
 
 
 class BadSampleError(DatasetError):
-    """One frame, or a whole episode (frame None), that cannot be used.
+    """One frame, or all frames of an episode (frame None), that cannot be used.
 
     Where a dataset does not tell its episodes (episode None), the frame is counted over the whole dataset.
     """
@@ -39,4 +39,4 @@ class BadSampleError(DatasetError):
 def _place(episode: int | str | None, frame: int | None) -> str:
     if episode is None:
         return f"sample {frame}"
-    return f"episode {episode}" if frame is None else f"episode {episode}, frame {frame}"
+    return f"episode {episode}, {'all frames' if frame is None else f'frame {frame}'}"

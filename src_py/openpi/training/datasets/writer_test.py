@@ -173,7 +173,7 @@ def test_missing_episode_is_named(tmp_path: pathlib.Path) -> None:
     with LeRobotWriter(tmp_path, fps=FPS, features=FEATURES, version="v2.1") as writer:
         record(writer, [2, 2])
     (tmp_path / "data/chunk-000/episode_000001.parquet").unlink()
-    with pytest.raises(BadSampleError, match=r"episode 1: its table .* is missing"):
+    with pytest.raises(BadSampleError, match=r"episode 1, all frames: its table .* is missing"):
         LeRobotDataset(str(tmp_path))
     dataset = LeRobotDataset(str(tmp_path), on_bad="skip")
     assert dataset.skipped_episodes == (1,)
