@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, SupportsIndex, TypeVar
@@ -57,7 +58,7 @@ class BatchPlan:
     batch_size: int
     shuffle: bool = False
     seed: int = 0
-    order: Sequence[int] | None = None
+    order: Sequence[int] | np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.num_samples < self.batch_size:
@@ -66,16 +67,19 @@ class BatchPlan:
                 f"Lower batch_size or add data."
             )
 
-    def indices(self) -> grain.MapDataset:
-        """Batch number -> int64 [batch_size] sample indices, endless."""
-        positions = grain.MapDataset.range(self.num_samples)
+    def indices(self, number: int) -> np.ndarray:
+        """The samples of batch `number`, int64 [batch_size]."""
+        epoch, place = divmod(number, self.num_samples // self.batch_size)
+        chosen = place * self.batch_size + np.arange(self.batch_size)
         if self.shuffle:
-            positions = positions.seed(self.seed).shuffle()
-        batches = positions.batch(self.batch_size, drop_remainder=True).repeat()
-        if self.order is None:
-            return batches
-        order = np.asarray(self.order)
-        return batches.map(lambda chosen: order[chosen])
+            chosen = _permutation(self.num_samples, self.seed, epoch)[chosen]
+        return chosen if self.order is None else np.asarray(self.order)[chosen]
+
+
+# Whole epochs: an index at a time, as grain shuffles, takes a millisecond each where there are few of them.
+@functools.lru_cache(maxsize=2)
+def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +87,12 @@ class _LoadBatch:
     """Batch number -> {"data": samples stacked on a new first axis, "skipped": bad samples replaced}."""
 
     dataset: RandomAccess
-    indices: grain.MapDataset
+    plan: BatchPlan
     share: Share
     on_bad: OnBad
 
     def __call__(self, number: int) -> dict[str, Any]:
-        loaded = [self._sample(index) for index in self.share.of(np.asarray(self.indices[number]).tolist())]
+        loaded = [self._sample(index) for index in self.share.of(self.plan.indices(number).tolist())]
         return {"data": stack([sample for sample, _ in loaded]), "skipped": sum(skipped for _, skipped in loaded)}
 
     def _sample(self, index: int) -> tuple[Any, int]:
@@ -124,7 +128,7 @@ def batches(
     Yields:
         {"data": batch, "skipped": number of samples replaced in it}
     """
-    load = _LoadBatch(dataset, plan.indices(), share or Share(), on_bad)
+    load = _LoadBatch(dataset, plan, share or Share(), on_bad)
     loaded = grain.MapDataset.range(start, _ENDLESS).map(load)
     # One reading thread: a user's dataset need not be safe for several.
     stream = loaded.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_BATCHES_AHEAD))

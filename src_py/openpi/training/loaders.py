@@ -79,7 +79,7 @@ class TorchDataLoader:
     ) -> None:
         self._dataset = dataset
         self._share = _share(framework)
-        order = None if sampler is None else list(sampler)
+        order = None if sampler is None else np.asarray(list(sampler))
         self._plan = batching.BatchPlan(
             num_samples=len(dataset) if order is None else len(order),
             batch_size=local_batch_size * self._share.count,

@@ -80,13 +80,13 @@ def _batches(
     if max_frames is not None and max_frames < count:
         order = np.sort(np.random.default_rng(seed).permutation(count)[:max_frames])
     size = min(_BATCH, max(len(order), 1))
-    plan = batching.BatchPlan(len(order), size, order=order.tolist())
+    plan = batching.BatchPlan(len(order), size, order=order)
     stream = batching.batches(dataset, plan, num_workers=num_workers, on_bad=on_bad)
     for _ in range(len(order) // size):
         yield next(stream)
     rest = order[len(order) // size * size :]
     if len(rest):
-        last = batching.BatchPlan(len(rest), len(rest), order=rest.tolist())
+        last = batching.BatchPlan(len(rest), len(rest), order=rest)
         yield next(batching.batches(dataset, last, on_bad=on_bad))
 
 
