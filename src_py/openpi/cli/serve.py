@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import os
-import ssl
 import sys
 import threading
 from typing import Any, Literal
@@ -63,8 +62,8 @@ class Args:
             raise ValueError("Nothing to serve: give --config NAME with --dir CHECKPOINT, or --env ROBOT.")
         if not self.env and not self.dir and not self.random_weights:
             raise ValueError(f"Config '{self.config}' needs weights: give --dir CHECKPOINT or --random-weights.")
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("TLS needs both --tls-certificate and --tls-key.")
+        if self.replicas < 1:
+            raise ValueError(f"--replicas {self.replicas}: it takes 1 or more.")
 
 
 def main(args: Args) -> int:
@@ -137,12 +136,14 @@ def _single(args: Args) -> Any:
     from openpi.serving.websocket_policy_server import ServerOptions, WebsocketPolicyServer
     from openpi.training import config as _config
 
+    train_config = _config.get_config(_named(args)[0])
     options = ServerOptions(
         batch=BatchOptions(max_size=args.batch, max_wait_ms=args.batch_wait_ms),
-        example=examples.example_for(_config.get_config(_named(args)[0])) if args.warm_up else None,
+        example=examples.example_for(train_config) if args.warm_up else None,
         **_service_options(args),
     )
-    return WebsocketPolicyServer(lambda: load_policy(args), args.host, args.port, options=options)
+    metadata = examples.facts_for(train_config)
+    return WebsocketPolicyServer(lambda: load_policy(args), args.host, args.port, metadata, options=options)
 
 
 def _replicated(args: Args) -> Any:
@@ -160,14 +161,12 @@ def _replicated(args: Args) -> Any:
 
 
 def _service_options(args: Args) -> dict[str, Any]:
-    tls = None
-    if args.tls_certificate:
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(args.tls_certificate, args.tls_key)
+    from openpi.serving import addresses
+
     limit = None if args.max_message_mb is None else int(args.max_message_mb * 1e6)
     return {
         "api_keys": args.api_keys,
-        "tls": tls,
+        "tls": addresses.tls_context(args.tls_certificate, args.tls_key),
         "max_message_bytes": limit,
         "max_clients": args.max_clients,
         "unix_path": args.unix_socket,

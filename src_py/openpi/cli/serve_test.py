@@ -16,7 +16,7 @@ def parse(*argv: str) -> serve.Args:
         ({}, "Nothing to serve"),
         ({"config": "pi0_aloha_sim_small"}, "--random-weights"),
         ({"env": "droid", "dir": "x"}, "not both"),
-        ({"env": "droid", "tls_key": "x"}, "TLS needs both"),
+        ({"env": "droid", "replicas": 0}, "1 or more"),
     ],
 )
 def test_wrong_options_are_explained(options, words):
@@ -29,6 +29,7 @@ def test_wrong_options_are_explained(options, words):
     [
         ("--config pi0_aloha_sim_small --random-weights --host 127.0.0.1 --port {taken}", "Cannot listen on .*{taken}"),
         ("--config pi0_aloha_sim_small --dir /no/such --host 127.0.0.1 --port 0", "/no/such"),
+        ("--config pi0_aloha_sim_small --random-weights --tls-key key.pem --host 127.0.0.1 --port 0", "TLS needs both"),
         ("--config pi0_no_such --random-weights --host 127.0.0.1 --port 0", "no config 'pi0_no_such'"),
     ],
 )

@@ -46,7 +46,7 @@ class RemoteBackend:
         self._address = f"{params['host']}:{params['port']}"
         self._client: Any = None
         self._logger = node.get_logger()
-        self.metadata: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}  # of the server that was agreed with last
 
     def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
         """One request."""
@@ -54,8 +54,10 @@ class RemoteBackend:
 
         try:
             if self._client is None:
-                self._connect()
-            return self._speech.result(self._client.infer(self._speech.request(obs)), obs)
+                self._client = self._speech.connect(self._params, self._options)
+                self._logger.info(f"Connected to policy server {self._address}.")
+            self._agree()
+            return self._speech.result(self._ask(obs), obs)
         except (PolicyClientError, ValueError) as error:
             raise BackendError(f"policy server {self._address}: {error}") from error
 
@@ -68,15 +70,22 @@ class RemoteBackend:
             self._client.close()
             self._client = None
 
-    def _connect(self) -> None:
-        self._client = self._speech.connect(self._params, self._options)
-        self.metadata = self._client.get_server_metadata()
+    def _ask(self, obs: dict[str, Any]) -> dict[str, Any]:
         try:
-            self._speech.agree(self.metadata)
+            return self._client.infer(self._speech.request(obs))
+        finally:
+            self._agree()  # the client may have connected again, to a server that was started with another config
+
+    def _agree(self) -> None:
+        said = self._client.get_server_metadata()
+        if said is self.metadata:
+            return
+        try:
+            self._speech.agree(said)
         except ValueError:
             self.close()
             raise
-        self._logger.info(f"Connected to policy server {self._address}.")
+        self.metadata = said
 
 
 class PolicySpeech:
@@ -103,7 +112,7 @@ class PolicySpeech:
             if not fits:
                 raise ValueError(
                     f"it has {name} {theirs}, but robot {self._robot.name} has {ours}; "
-                    "serve a config for this robot, or choose the robot it is for"
+                    "serve a config for this robot (policy_metadata of your own says so), or choose the robot it is for"
                 )
 
     def request(self, obs: dict[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,11 @@ pytest.importorskip("rclpy", reason="needs ROS 2: source setup/env.sh")
 pytest.importorskip("openpi_msgs.msg", reason="needs the built workspace: make setup")
 
 from openpi import codecs
-from openpi.serving import sessions
+from openpi.serving import examples, sessions
 from openpi.serving.background import running
 from openpi.serving.sessions_test import serving
 from openpi.serving.websocket_policy_server import WebsocketPolicyServer
+from openpi.training.config import get_config
 from openpi_ros.backends.base import MEASURED, STAMP, BackendError
 from openpi_ros.backends.remote import RemoteBackend
 from openpi_runtime.robots import load_robot
@@ -94,6 +95,34 @@ def test_a_server_for_another_robot_is_refused(metadata: dict[str, Any], told: s
     with pytest.raises(BackendError, match=told):
         ask(policy, metadata)
     assert not policy.received
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_server_that_comes_back_for_another_robot_is_refused(breaks: bool) -> None:
+    class Other(Stub):
+        def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
+            return super().infer({"state": obs["state"]} if breaks else obs)
+
+    with running(WebsocketPolicyServer(Stub(), "127.0.0.1", 0, {"rate_hz": 15})) as first:
+        params = {"host": "127.0.0.1", "port": first.port, "request_timeout": 10.0, "protocol": "policy"}
+        backend = RemoteBackend(Node(), params, DROID)  # type: ignore[arg-type]
+        assert backend.infer(observation())["actions"].shape == (10, 8)
+    other = WebsocketPolicyServer(Other(), "127.0.0.1", first.port, {"rate_hz": 50})
+    with running(other), pytest.raises(BackendError, match="has rate_hz 50, but robot droid has 15"):
+        backend.infer(observation())
+    with running(WebsocketPolicyServer(Stub(), "127.0.0.1", first.port, {"rate_hz": 15})):
+        assert backend.infer(observation())["actions"].shape == (10, 8)
+    backend.close()
+
+
+@pytest.mark.parametrize(("config", "fits"), [("pi0_droid_small", True), ("pi0_aloha_sim_small", False)])
+def test_what_our_server_says_of_its_config_is_enough_to_refuse_it(config: str, fits: bool) -> None:
+    metadata = examples.facts_for(get_config(config))
+    if fits:
+        assert ask(Stub(), metadata)["actions"].shape == (10, 8)
+    else:
+        with pytest.raises(BackendError, match="has action_dim 14, but robot droid has 8"):
+            ask(Stub(), metadata)
 
 
 def ask_session(folder: Path, codec: str, policy: Stub) -> dict[str, Any]:
