@@ -1,6 +1,7 @@
 """The policy node and what it is made of, in this process, in front of made-up sensors."""
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ pytest.importorskip("openpi_msgs.msg", reason="needs the built workspace: make s
 
 import rclpy
 from builtin_interfaces.msg import Duration
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from openpi_msgs.action import RunTask
 from openpi_msgs.msg import ActionChunk, ExecutorState
 from openpi_msgs.srv import LoadPolicy, SetPrompt
@@ -25,6 +27,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 from visualization_msgs.msg import MarkerArray
 
+from openpi.serving.websocket_policy_server import WebsocketPolicyServer
 from openpi_ros import lifecycle, qos, task_server
 from openpi_ros.backends.hold import HoldBackend
 from openpi_ros.conversions import chunk_from_message, image_message, joint_state_message, time_ns
@@ -34,6 +37,13 @@ from openpi_runtime.robots import load_robot
 pytestmark = pytest.mark.ros
 ROBOT = load_robot("aloha")
 CAMERAS = [camera for camera in ROBOT.cameras if camera.required]
+
+
+class HoldingPolicy:
+    """Holds the robot where it is."""
+
+    def infer(self, obs: dict[str, Any]) -> dict[str, Any]:
+        return {"actions": np.tile(np.asarray(obs["state"], np.float32), (50, 1))}
 
 
 class Bench:
@@ -198,6 +208,30 @@ def test_an_answer_that_is_no_number_is_a_failure_that_is_told(bench: Bench, mon
     assert lifecycle.bring_up(bench.node)
     bench.spin_until(lambda: "NaN" in bench.node._diagnose()[1], "the failure is told")
     assert not bench.chunks
+
+
+def test_a_server_that_still_loads_is_told_in_the_diagnostics() -> None:
+    """And not as one that is not there; its first chunk comes when it is ready."""
+    loaded, told = threading.Event(), []
+    server = WebsocketPolicyServer(lambda: loaded.wait(60) and HoldingPolicy(), "127.0.0.1", 0, {"action_dim": 14})
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    assert server.wait_started()
+    bench = Bench(backend="remote", host="127.0.0.1", port=server.port, request_timeout=0.5)
+    own = lambda array: told.extend(s for s in array.status if s.name == "openpi_policy_node")  # noqa: E731
+    bench.peer.create_subscription(DiagnosticArray, "/diagnostics", own, 50)
+    try:
+        assert lifecycle.bring_up(bench.node)
+        bench.spin_until(lambda: told and "it may be loading" in told[-1].message, "loading is told")
+        assert "is there, but was not ready within 0.5 s" in told[-1].message
+        assert told[-1].level == DiagnosticStatus.ERROR
+        assert not bench.chunks
+        loaded.set()
+        bench.spin_until(lambda: bench.chunks, "a chunk of the server that has loaded")
+        bench.spin_until(lambda: told[-1].level == DiagnosticStatus.OK, "the diagnostics are well again")
+    finally:
+        loaded.set()
+        server.shutdown()
+        bench.close()
 
 
 def test_a_camera_that_does_not_stamp_is_named_with_the_reason(bench: Bench) -> None:
