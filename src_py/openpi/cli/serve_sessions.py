@@ -14,7 +14,8 @@ class Args:
     checkpoint: str | None = None
     """Checkpoint of sessions that ask for none; the latest, where this is not given."""
     codec: str = "ee"
-    """ee, ee_joints, ee_traj, ee_joints_traj, joints_traj or droid; none: observations and results as they are."""
+    """ee, ee_joints, ee_traj, ee_joints_traj, joints_traj, droid, or FILE.py:NAME; none: observations and results as they
+    are."""
     quaternion_order: Literal["wxyz", "xyzw"] = "wxyz"
     """Of the poses on the wire."""
     config_name: str = "pi05_positronic_lowmem"
@@ -41,6 +42,7 @@ def main(args: Args) -> int:
     from openpi.serving import addresses, memory
 
     addresses.check_free(args.host, args.port)
+    addresses.tls_context(args.tls_certificate, args.tls_key)
     memory.keep_freed()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     uvicorn.run(

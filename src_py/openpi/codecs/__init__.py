@@ -1,11 +1,13 @@
 """Codecs: what a robot's signals mean to a policy, for training data and for inference alike.
 
-A codec of one's own is a `Codec` of other parts, made known with `register`:
+A codec of one's own is a `Codec` of other parts, in a Python file whose name `get` takes as well:
 
-    register(Codec("joints", state=(JOINTS, GRIP), action=AbsoluteTarget(TARGET_JOINTS), fps=20))
+    JOINTS20 = Codec("joints20", state=(JOINTS, GRIP), action=AbsoluteTarget(TARGET_JOINTS), fps=20)
 """
 
 import difflib
+import functools
+import pathlib
 
 from openpi.codecs.actions import AbsoluteTarget, AbsoluteTrajectory, JointDelta
 from openpi.codecs.codec import Codec
@@ -20,6 +22,7 @@ from openpi.codecs.signals import (
     Signals,
 )
 from openpi.policies import droid_policy
+from openpi.shared import source_files
 
 __all__ = ["AbsoluteTarget", "AbsoluteTrajectory", "Codec", "JointDelta", "Signals", "get", "names", "register"]
 
@@ -35,17 +38,36 @@ def register(codec: Codec) -> Codec:
 
 
 def get(name: str) -> Codec:
-    """The codec of this name; a path as in `@positronic.vendors.openpi.codecs.ee` counts by its last part.
+    """The codec of this name, or that of a file: `path/to/file.py:name`.
+
+    Of a path as in `@positronic.vendors.openpi.codecs.ee`, the last part counts.
 
     Raises:
         ValueError: there is none; the message lists those there are.
+        FileNotFoundError: there is no such file.
     """
+    path, is_file, own = name.partition(".py:")
+    if is_file:
+        return _of_file(pathlib.Path(f"{path}.py").resolve(), own)
     short = name.rpartition(".")[2]
     if short not in _CODECS:
         near = difflib.get_close_matches(short, _CODECS, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"There is no codec '{name}'.{hint} There are {', '.join(_CODECS)}.")
+        raise ValueError(f"There is no codec '{name}'.{hint} There are {', '.join(_CODECS)}, and FILE.py:NAME.")
     return _CODECS[short]
+
+
+def _of_file(path: pathlib.Path, name: str) -> Codec:
+    codecs = _load(path)
+    if name not in codecs:
+        raise ValueError(f"{path} has no codec '{name}'; it has {', '.join(codecs) or 'none'}.")
+    return codecs[name]
+
+
+@functools.cache
+def _load(path: pathlib.Path) -> dict[str, Codec]:
+    module = source_files.run(path, "openpi_user_codecs")
+    return {value.name: value for value in vars(module).values() if isinstance(value, Codec)}
 
 
 def names() -> list[str]:

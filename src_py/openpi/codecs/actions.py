@@ -18,15 +18,14 @@ Columns = dict[str, Any]
 class ActionForm(Protocol):
     """A way to write actions as one vector a step."""
 
-    @property
-    def names(self) -> tuple[str, ...]:
+    def names(self, read: Signals) -> tuple[str, ...]:
         """A name for each value of the vector."""
 
     def from_recording(self, recording: Mapping[str, Any], read: Signals) -> np.ndarray:
         """[t, d]: the action of each recorded step."""
 
     def to_robot(self, actions: np.ndarray, observation: Mapping[str, Any], read: Signals) -> Columns:
-        """A chunk [h, d] as commands by name, each [h, n]."""
+        """A chunk [h, d], d as many as there are names, as commands by name, each [h, n]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,17 +34,16 @@ class AbsoluteTarget:
 
     signal: str = signals.TARGET_POSE
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (*value_names(self.signal), signals.TARGET_GRIP)
+    def names(self, read: Signals) -> tuple[str, ...]:
+        return (*read.names(self.signal), signals.TARGET_GRIP)
 
     def from_recording(self, recording: Mapping[str, Any], read: Signals) -> np.ndarray:
         return np.concatenate([read.vector(recording, key) for key in (self.signal, signals.TARGET_GRIP)], axis=-1)
 
     def to_robot(self, actions: np.ndarray, observation: Mapping[str, Any], read: Signals) -> Columns:
-        target = actions[:, :7]
+        target, grip = actions[:, :-1], actions[:, -1:]
         target = read.pose_out(target) if self.signal in signals.POSES else target
-        return {self.signal: target, signals.TARGET_GRIP: actions[:, 7:8]}
+        return {self.signal: target, signals.TARGET_GRIP: grip}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +53,8 @@ class AbsoluteTrajectory:
     state: str = signals.EE_POSE
     signal: str = signals.TARGET_POSE
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return AbsoluteTarget(self.signal).names
+    def names(self, read: Signals) -> tuple[str, ...]:
+        return AbsoluteTarget(self.signal).names(read)
 
     def from_recording(self, recording: Mapping[str, Any], read: Signals) -> np.ndarray:
         state, grip = _next(read.vector(recording, self.state)), _next(read.vector(recording, signals.GRIP))
@@ -75,9 +72,9 @@ class JointDelta:
     A step with any velocity beyond 1 is scaled down as a whole, so that the direction of motion is kept.
     """
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (*(f"joint_velocity_{joint}" for joint in range(7)), signals.TARGET_GRIP)
+    def names(self, read: Signals) -> tuple[str, ...]:
+        velocities = (f"joint_velocity_{joint}" for joint in range(read.size(signals.TARGET_JOINTS)))
+        return (*velocities, signals.TARGET_GRIP)
 
     def from_recording(self, recording: Mapping[str, Any], read: Signals) -> np.ndarray:
         joints, targets = read.vector(recording, signals.JOINTS), read.vector(recording, signals.TARGET_JOINTS)
@@ -85,17 +82,9 @@ class JointDelta:
         return np.concatenate([velocity, binarised(read.vector(recording, signals.TARGET_GRIP))], axis=-1)
 
     def to_robot(self, actions: np.ndarray, observation: Mapping[str, Any], read: Signals) -> Columns:
-        deltas = VELOCITY_STEP * within_one(actions[:, :7])
+        deltas = VELOCITY_STEP * within_one(actions[:, :-1])
         targets = read.vector(observation, signals.JOINTS) + np.cumsum(deltas, axis=0)
-        return {signals.TARGET_JOINTS: targets, signals.TARGET_GRIP: binarised(actions[:, 7:8])}
-
-
-def value_names(signal: str) -> tuple[str, ...]:
-    """Names of a signal's values, for data sets and messages."""
-    if signal in signals.POSES:
-        return tuple(f"{signal}.{part}" for part in ("x", "y", "z", "qw", "qx", "qy", "qz"))
-    size = signals.SIZES[signal]
-    return (signal,) if size == 1 else tuple(f"{signal}.{number}" for number in range(size))
+        return {signals.TARGET_JOINTS: targets, signals.TARGET_GRIP: binarised(actions[:, -1:])}
 
 
 def binarised(grip: np.ndarray) -> np.ndarray:

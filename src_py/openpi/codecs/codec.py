@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from openpi.codecs import signals
-from openpi.codecs.actions import ActionForm, value_names
+from openpi.codecs.actions import ActionForm
 from openpi.codecs.signals import QuaternionOrder, Signals
 
 STATE_COLUMN, ACTION_COLUMN = "observation.state", "action"
@@ -31,6 +31,7 @@ class Codec:
         image_keys: wire signal -> key of the policy's observation.
         state_keys: key of the policy's observation -> signals in it (None: the whole state).
         quaternion_order: of the robot's poses on the wire and in its recordings.
+        sizes: numbers of values of signals that are not ours, or of a robot with other than seven joints.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Codec:
     image_keys: Mapping[str, str] = dataclasses.field(default_factory=lambda: dict(GENERIC_IMAGES))
     state_keys: Mapping[str, tuple[str, ...] | None] = dataclasses.field(default_factory=lambda: dict(GENERIC_STATE))
     quaternion_order: QuaternionOrder = "wxyz"
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def with_quaternion_order(self, order: QuaternionOrder) -> "Codec":
         """The same codec for robots that write quaternions in this order; the model's order stays w x y z."""
@@ -62,13 +64,13 @@ class Codec:
         Raises:
             ValueError: the result's actions are not [h, d] of this codec.
         """
-        actions = np.asarray(result["actions"], np.float32)
-        if actions.ndim != 2 or actions.shape[1] < len(self.action.names):
+        actions, size = np.asarray(result["actions"], np.float32), len(self.action.names(self._signals))
+        if actions.ndim != 2 or actions.shape[1] < size:
             raise ValueError(
-                f"Codec '{self.name}' decodes actions [horizon, {len(self.action.names)}], got {list(actions.shape)}; "
+                f"Codec '{self.name}' decodes actions [horizon, {size}], got {list(actions.shape)}; "
                 "the checkpoint was trained with another codec."
             )
-        actions = actions[:, : len(self.action.names)]
+        actions = actions[:, :size]
         commands = self.action.to_robot(actions, observation, self._signals)
         return {**commands, "actions": actions}
 
@@ -80,7 +82,7 @@ class Codec:
         """
         columns = {
             STATE_COLUMN: self._state(recording, self.state),
-            **{column: signals.image(recording, signal) for signal, column in IMAGE_COLUMNS.items()},
+            **{image_column(signal): signals.image(recording, signal) for signal in self.image_keys},
             ACTION_COLUMN: self.action.from_recording(recording, self._signals),
         }
         lengths = {name: len(values) for name, values in columns.items()}
@@ -90,11 +92,12 @@ class Codec:
 
     def features(self) -> dict[str, dict[str, Any]]:
         """The columns as a LeRobot data set declares them."""
+        read = self._signals
         picture = {"dtype": "video", "shape": [224, 224, 3], "names": ["height", "width", "channels"]}
         return {
-            STATE_COLUMN: _vector([name for signal in self.state for name in value_names(signal)]),
-            **dict.fromkeys(IMAGE_COLUMNS.values(), picture),
-            ACTION_COLUMN: _vector(list(self.action.names)),
+            STATE_COLUMN: _vector([name for signal in self.state for name in read.names(signal)]),
+            **dict.fromkeys(map(image_column, self.image_keys), picture),
+            ACTION_COLUMN: _vector(list(self.action.names(read))),
         }
 
     def metadata(self) -> dict[str, Any]:
@@ -102,7 +105,7 @@ class Codec:
         return {
             "name": self.name,
             "observation": [*self.state, *self.image_keys, signals.TASK],
-            "action_names": list(self.action.names),
+            "action_names": list(self.action.names(self._signals)),
             "fps": self.fps,
             "quaternion_order": self.quaternion_order,
         }
@@ -110,19 +113,24 @@ class Codec:
     def example(self) -> dict[str, Any]:
         """An observation of the right form, as a robot would send it: to warm up, and for tests."""
         poses = np.array([0.4, 0, 0.3, *self._signals.pose_out(np.array([0, 0, 0, 1.0, 0, 0, 0]))[3:]], np.float32)
-        vectors = {key: poses if key in signals.POSES else np.zeros(signals.SIZES[key]) for key in self._inputs()}
+        vectors = {key: poses if key in signals.POSES else np.zeros(self._signals.size(key)) for key in self._inputs()}
         pictures = {key: np.zeros((signals.IMAGE_SIZE, signals.IMAGE_SIZE, 3), np.uint8) for key in self.image_keys}
         return {**vectors, **pictures, signals.TASK: "do something"}
 
     @property
     def _signals(self) -> Signals:
-        return Signals(self.quaternion_order)
+        return Signals(self.quaternion_order, self.sizes)
 
     def _inputs(self) -> list[str]:
         return list(dict.fromkeys([*self.state, *(key for parts in self.state_keys.values() for key in parts or ())]))
 
     def _state(self, data: Mapping[str, Any], parts: tuple[str, ...]) -> np.ndarray:
         return np.concatenate([self._signals.vector(data, part) for part in parts], axis=-1)
+
+
+def image_column(signal: str) -> str:
+    """The training column of a camera's signal: those of ours by the published names, `image.top` by its own."""
+    return IMAGE_COLUMNS.get(signal, f"observation.images.{signal.rpartition('.')[2]}")
 
 
 def _vector(names: list[str]) -> dict[str, Any]:

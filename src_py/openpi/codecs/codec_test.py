@@ -149,6 +149,46 @@ def test_names():
         codecs.get("ee_joint")
 
 
+OWN = """
+from openpi.codecs import AbsoluteTarget, Codec
+from openpi.codecs.signals import GRIP, JOINTS, TARGET_JOINTS
+
+SIX = Codec(
+    "six", (JOINTS, GRIP, "force"), AbsoluteTarget(TARGET_JOINTS), sizes={JOINTS: 6, TARGET_JOINTS: 6, "force": 3},
+    image_keys={"image.top": "observation/image"},
+)
+"""
+
+
+def test_a_codec_in_a_file_for_another_robot(recording, tmp_path):
+    """Six joints, one camera, and a signal that is not ours."""
+    (tmp_path / "own.py").write_text(OWN)
+    codec = codecs.get(f"{tmp_path}/own.py:six")
+    assert codecs.get(f"{tmp_path}/own.py:six") is codec
+    six = {"robot_state.q": recording["robot_state.q"][:, :6], "grip": recording["grip"], "force": np.ones((STEPS, 3))}
+    targets = {"robot_command.joints": six["robot_state.q"] + 0.1, "target_grip": recording["target_grip"]}
+    columns = codec.training_columns({**six, **targets, "image.top": recording["image.wrist"]})
+    assert {name: values.shape[1:] for name, values in columns.items()} == {
+        "observation.state": (10,),
+        "observation.images.top": (224, 224, 3),
+        "action": (7,),
+    }
+    assert codec.features()["action"]["names"][-2:] == ["robot_command.joints.5", "target_grip"]
+    commands = codec.decode({"actions": columns["action"]}, six)
+    np.testing.assert_allclose(commands["robot_command.joints"], targets["robot_command.joints"], atol=1e-6)
+    assert set(codec.encode(codec.example())) == {"observation/state", "observation/image", "prompt"}
+
+
+def test_what_a_file_lacks_is_told(tmp_path):
+    (tmp_path / "own.py").write_text(OWN.replace('"force": 3', ""))
+    with pytest.raises(ValueError, match="has no codec 'seven'; it has six"):
+        codecs.get(f"{tmp_path}/own.py:seven")
+    with pytest.raises(ValueError, match="Nothing is known of signal 'force': give its codec sizes="):
+        codecs.get(f"{tmp_path}/own.py:six").features()
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.py"):
+        codecs.get(f"{tmp_path}/nowhere.py:six")
+
+
 def test_one_more_codec_in_a_few_lines(recording, monkeypatch):
     monkeypatch.setattr(codecs, "_CODECS", dict(codecs._CODECS))
     mine = codecs.register(

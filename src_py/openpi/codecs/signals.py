@@ -25,9 +25,25 @@ class Signals:
     """Reads named signals out of an observation (vectors [n]) or a recording ([t, n]).
 
     `quaternion_order` is the robot's; inside a codec, and so in training data and for the model, it is w x y z.
+    `sizes`: numbers of values of further signals, or of a robot that differs, such as one with six joints.
     """
 
     quaternion_order: QuaternionOrder = "wxyz"
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    def size(self, key: str) -> int:
+        """Number of values of a signal. Raises ValueError for one that nothing is known of."""
+        size = self.sizes.get(key, SIZES.get(key))
+        if size is None:
+            raise ValueError(f"Nothing is known of signal '{key}': give its codec sizes={{'{key}': number of values}}.")
+        return size
+
+    def names(self, key: str) -> tuple[str, ...]:
+        """Names of a signal's values, for data sets and messages."""
+        if key in POSES:
+            return tuple(f"{key}.{part}" for part in ("x", "y", "z", "qw", "qx", "qy", "qz"))
+        size = self.size(key)
+        return (key,) if size == 1 else tuple(f"{key}.{number}" for number in range(size))
 
     def vector(self, data: Mapping[str, Any], key: str) -> np.ndarray:
         """float32 [..., size of the signal]; quaternions w x y z, of length one.
@@ -35,7 +51,7 @@ class Signals:
         Raises:
             ValueError: the key is missing, or its value is of another size, not finite, or no rotation.
         """
-        values, size = np.asarray(_present(data, key), np.float32), SIZES[key]
+        values, size = np.asarray(_present(data, key), np.float32), self.size(key)
         values = values[..., None] if size == 1 and (values.ndim == 0 or values.shape[-1] != 1) else values
         if values.shape[-1:] != (size,):
             raise ValueError(f"'{key}' has shape {list(values.shape)}, expected {size} values.")

@@ -7,7 +7,6 @@ group `openpi.configs`, each naming a module that calls `register_config`), and 
 
 import difflib
 import importlib.metadata
-import importlib.util
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 import cloudpickle
 
+from openpi.shared import source_files
 from openpi.training import configs
 from openpi.training.configs.aloha import LeRobotAlohaDataConfig
 from openpi.training.configs.droid import LeRobotDROIDDataConfig, RLDSDroidDataConfig
@@ -146,20 +146,12 @@ def _load_file(path: pathlib.Path) -> list[str]:
     key = str(path.resolve())
     if key in _loaded:
         return _loaded[key]
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no config file {path} (looked for {key}).")
-    spec = importlib.util.spec_from_file_location(f"openpi_user_config_{path.stem}", key)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is no Python file.")
-    module = importlib.util.module_from_spec(spec)
     before, loaded = dict(_CONFIGS), dict(_loaded)
     _running.append([])
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
     try:
-        spec.loader.exec_module(module)
+        module = source_files.run(path, "openpi_user_config")
     except BaseException:
         # So that the corrected file can be loaded again.
-        del sys.modules[spec.name]
         _restore(_CONFIGS, before)
         _restore(_loaded, loaded)
         raise
