@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Mapping
 
-import fsspec
+from openpi.shared import download
 
 _STEP = re.compile(r"(?:checkpoint-)?(\d+)")
 WEIGHTS = ("params", "model.safetensors")
@@ -24,11 +24,7 @@ class CheckpointStore:
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
-        try:
-            self._files, self._root = fsspec.core.url_to_fs(self.address)
-        except ImportError as error:
-            scheme = self.address.partition("://")[0]
-            raise ImportError(f"{scheme}:// addresses need another package: {error}") from error
+        self._files, self._root = download.file_system(self.address)
         self._is_local = "file" in self._files.protocol
         self._listed: Mapping[str, str] = {}
         self._listed_at = float("-inf")

@@ -58,3 +58,13 @@ def test_remote_folders():
     store = CheckpointStore("memory://bucket/run")
     assert store.ids() == ["checkpoint-10", "checkpoint-20"]
     assert store.address_of("checkpoint-10") == "memory://bucket/run/10"
+
+
+@pytest.mark.parametrize(("address", "extra"), [("s3://bucket/run", "s3"), ("gs://bucket/run", "gcs")])
+def test_a_missing_package_says_what_to_install(address, extra, monkeypatch):
+    def no_package(*_, **__):
+        raise ImportError("no such package")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", no_package)
+    with pytest.raises(ImportError, match=rf"openpi\[{extra}\]"):
+        CheckpointStore(address)

@@ -1,5 +1,6 @@
 """From a frame to an observation, with errors that say which key was wrong."""
 
+import importlib.util
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -7,10 +8,16 @@ import msgpack
 import numpy as np
 
 from openpi_client import jpeg, msgpack_numpy
+from openpi_client.async_client import FEATURES_HEADER
 
 
 class BadRequestError(ValueError):
     """What a client sent is no observation; the message says where and what was expected."""
+
+
+def offered() -> dict[str, str]:
+    """Headers of a handshake's answer: what clients may send beyond the published protocol."""
+    return {FEATURES_HEADER: "jpeg"} if importlib.util.find_spec("PIL") else {}
 
 
 def decode(frame: bytes | str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import enum
 import functools
 import hmac
 import http
-import importlib.util
 import logging
 import signal
 import ssl
@@ -22,9 +21,8 @@ from websockets.datastructures import Headers
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
-from openpi.serving import memory
+from openpi.serving import memory, messages
 from openpi.serving.metrics import ServerMetrics
-from openpi_client.async_client import FEATURES_HEADER
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +35,11 @@ class Health(enum.Enum):
     LOADING = http.HTTPStatus.SERVICE_UNAVAILABLE
     OK = http.HTTPStatus.OK
     FAILED = http.HTTPStatus.INTERNAL_SERVER_ERROR
+
+    def text(self, failure: str = "") -> str:
+        """What `/healthz` says; `failure` is why it failed."""
+        detail = f": {failure}" if failure else ""
+        return f"{'OK' if self is Health.OK else self.name.lower() + detail}\n"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,7 +160,7 @@ class WebsocketService(abc.ABC):
     def _http(self, connection: ServerConnection, request: Request) -> Response | None:
         path = request.path.partition("?")[0]
         if path == "/healthz":
-            return connection.respond(self.health.value, self._health_text())
+            return connection.respond(self.health.value, self.health.text(self.failure))
         if not self._may_come(request.headers):
             return connection.respond(http.HTTPStatus.UNAUTHORIZED, "This server needs 'Authorization: Api-Key ...'.\n")
         if path == "/metrics":
@@ -167,10 +170,6 @@ class WebsocketService(abc.ABC):
         if self._clients >= self._service_options.max_clients:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "This server has no room for you now.\n")
         return None
-
-    def _health_text(self) -> str:
-        detail = f": {self.failure}" if self.failure else ""
-        return f"{'OK' if self.health is Health.OK else self.health.name.lower() + detail}\n"
 
     def _may_come(self, headers: Headers) -> bool:
         shown = headers.get("Authorization", "").encode()
@@ -193,8 +192,7 @@ class _Connection(ServerConnection, asyncio.BufferedProtocol):
 
 
 def _offer_features(connection: ServerConnection, request: Request, response: Response) -> Response:
-    if importlib.util.find_spec("PIL"):
-        response.headers[FEATURES_HEADER] = "jpeg"
+    response.headers.update(messages.offered())
     return response
 
 

@@ -21,10 +21,11 @@ from starlette.websockets import WebSocketState
 
 from openpi.codecs import Codec
 from openpi.serving import messages
-from openpi.serving.batching import BatchOptions
+from openpi.serving.batching import BatchOptions, InferencePolicy
 from openpi.serving.checkpoint_store import CheckpointStore, UnknownCheckpointError
 from openpi.serving.metrics import ServerMetrics
 from openpi.serving.policy_cache import Load, PolicyCache
+from openpi.serving.service import Health
 from openpi_client import msgpack_numpy
 
 logger = logging.getLogger(__name__)
@@ -56,8 +57,8 @@ def create_app(store: CheckpointStore, load: Load, options: SessionOptions) -> f
     sessions = _Sessions(store, load, options)
     app = fastapi.FastAPI(title="openpi sessions", lifespan=sessions.lifespan)
     app.add_api_route("/api/v1/models", sessions.models)
-    app.add_api_route("/healthz", lambda: fastapi.Response("OK\n", media_type="text/plain"))
-    app.add_api_route("/metrics", lambda: fastapi.Response(sessions.metrics.text(), media_type="text/plain"))
+    app.add_api_route("/healthz", sessions.healthz)
+    app.add_api_route("/metrics", sessions.metrics_text)
     app.add_api_websocket_route("/api/v1/session", sessions.latest)
     app.add_api_websocket_route("/api/v1/session/{checkpoint_id}", sessions.certain)
     return app
@@ -66,8 +67,10 @@ def create_app(store: CheckpointStore, load: Load, options: SessionOptions) -> f
 class _Sessions:
     def __init__(self, store: CheckpointStore, load: Load, options: SessionOptions) -> None:
         self._store, self._options = store, options
+        self._load = load
         self.metrics = ServerMetrics()
-        self._cache = PolicyCache(load, options.in_memory, options.batch, self.metrics)
+        self._note(Health.LOADING if options.preload else Health.OK)
+        self._cache = PolicyCache(self._load_and_note, options.in_memory, options.batch, self.metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: fastapi.FastAPI) -> AsyncIterator[None]:
@@ -77,9 +80,16 @@ class _Sessions:
             preloading.cancel()
         await self._cache.close()
 
+    async def healthz(self) -> fastapi.Response:
+        """Loading until the default checkpoint is in memory; failed until one loads, where that one could not."""
+        return fastapi.Response(self._health.text(self._failure), self._health.value, media_type="text/plain")
+
+    async def metrics_text(self, request: fastapi.Request) -> fastapi.Response:
+        self._check_key(request)
+        return fastapi.Response(self.metrics.text(), media_type="text/plain")
+
     async def models(self, request: fastapi.Request) -> dict[str, list[str]]:
-        if not self._may_come(request.headers.get("authorization", "")):
-            raise fastapi.HTTPException(401, "This server needs 'Authorization: Api-Key ...'.")
+        self._check_key(request)
         try:
             return {"models": await asyncio.to_thread(self._store.ids)}
         except OSError as error:
@@ -95,7 +105,8 @@ class _Sessions:
         if not self._may_come(websocket.headers.get("authorization", "")):
             await websocket.close()  # before it is accepted: HTTP 403
             return
-        await websocket.accept()
+        headers = [(name.encode(), value.encode()) for name, value in messages.offered().items()]
+        await websocket.accept(headers=headers)
         self.metrics.connections.inc()
         try:
             await _Session(websocket, self._store, self._cache, self._options, self.metrics).run(wanted)
@@ -107,9 +118,26 @@ class _Sessions:
     async def _preload(self) -> None:
         try:
             async with self._cache.use(await asyncio.to_thread(self._store.resolve, self._options.checkpoint)):
-                self.metrics.ready.set(1)
+                pass
+        except UnknownCheckpointError as error:  # it may yet appear
+            self._note(Health.OK)
+            logger.warning("No checkpoint is loaded: %s", error)
         except Exception as error:  # a session will say it again, to somebody who asks for this checkpoint
+            self._note(Health.FAILED, f"{type(error).__name__}: {error}")
             logger.error("The default checkpoint is not loaded: %s", error)
+
+    def _load_and_note(self, checkpoint_id: str) -> InferencePolicy:
+        policy = self._load(checkpoint_id)
+        self._note(Health.OK)
+        return policy
+
+    def _note(self, health: Health, failure: str = "") -> None:
+        self._health, self._failure = health, failure
+        self.metrics.ready.set(health is Health.OK)
+
+    def _check_key(self, request: fastapi.Request) -> None:
+        if not self._may_come(request.headers.get("authorization", "")):
+            raise fastapi.HTTPException(401, "This server needs 'Authorization: Api-Key ...'.")
 
     def _may_come(self, shown: str) -> bool:
         keys = self._options.api_keys

@@ -84,9 +84,23 @@ def connect(port, checkpoint_id=None, **kwargs):
     return SessionClientPolicy("127.0.0.1", port, checkpoint_id, options=OPTIONS, **kwargs)
 
 
+def get(port, path):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        return answer.read().decode()
+
+
 def models(port):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/models", timeout=5) as answer:
-        return json.loads(answer.read())
+    return json.loads(get(port, "/api/v1/models"))
+
+
+def wait_for_health(port, words):
+    deadline, said = time.monotonic() + 10, ""
+    while words not in said:
+        assert time.monotonic() < deadline, said
+        try:
+            said = f"200 {get(port, '/healthz')}"
+        except urllib.error.HTTPError as error:
+            said = f"{error.code} {error.read().decode()}"
 
 
 def test_models_are_listed_as_they_appear(folder):
@@ -210,8 +224,10 @@ def test_api_key(folder):
             assert "actions" in session.infer(CODEC.example())
         with pytest.raises(errors.ServerRefusedError):
             connect(port)
-        with pytest.raises(urllib.error.HTTPError, match="401"):
-            models(port)
+        for path in ("/api/v1/models", "/metrics"):
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                get(port, path)
+        wait_for_health(port, "200 OK\n")
 
 
 @pytest.mark.parametrize("frame", ["text", b"", b"\xc1", msgpack_numpy.packb([1])])
@@ -229,3 +245,30 @@ def test_without_a_codec_everything_passes_as_it_is(folder):
     with serving(folder, Loads(), codec=None) as port, connect(port) as session:
         assert session.get_server_metadata()["codec"] == "none"
         np.testing.assert_array_equal(session.infer(observation)["state"], np.zeros(3))
+
+
+def test_health_is_the_default_checkpoints(folder):
+    (folder / "666" / "params").mkdir(parents=True)
+    with serving(folder, Loads(delay_s=0.3)) as port:
+        wait_for_health(port, "503 loading\n")
+        wait_for_health(port, "500 failed: ValueError: broken weights\n")
+        assert "openpi_ready 0.0" in get(port, "/metrics")
+        with connect(port, "1"):
+            wait_for_health(port, "200 OK\n")
+            assert "openpi_ready 1.0" in get(port, "/metrics")
+
+
+def test_a_server_without_checkpoints_waits_for_one(tmp_path):
+    with serving(tmp_path, Loads()) as port:
+        wait_for_health(port, "200 OK\n")
+        with pytest.raises(errors.InferenceError, match="none at all"):
+            connect(port)
+
+
+def test_pictures_may_come_as_jpeg(folder):
+    pytest.importorskip("PIL")
+    observation = {**CODEC.example(), "image.wrist": np.full((480, 640, 3), 120, np.uint8)}
+    options = ClientOptions(timeout_s=10, connect_timeout_s=10, jpeg_quality=90)
+    with serving(folder, Loads()) as port, SessionClientPolicy("127.0.0.1", port, options=options) as session:
+        assert "actions" in session.infer(observation)
+        assert session.stats.bytes_sent < observation["image.wrist"].nbytes / 10

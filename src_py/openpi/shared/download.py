@@ -175,15 +175,24 @@ def _download(url: str, entry: _Entry, options: dict[str, Any]) -> None:
     logger.info("Downloaded %s to %s.", url, entry.target)
 
 
-def _list_remote(url: str, options: dict[str, Any]) -> tuple[Any, list[_RemoteFile]]:
-    """The file system and every file below `url`, or the file itself."""
-    scheme = urllib.parse.urlparse(url).scheme
+def file_system(url: str, **options: Any) -> tuple[Any, str]:
+    """The fsspec file system of a path or URL, and the path in it.
+
+    Raises:
+        ImportError: such URLs need a package that is not installed; the message says how to install it.
+    """
     try:
-        fs, root = fsspec.core.url_to_fs(url, **options)
+        return fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
+        scheme = urllib.parse.urlparse(url).scheme
         extra = EXTRAS.get(scheme)
         hint = f"install it with `pip install 'openpi[{extra}]'`" if extra else "install it"
         raise ImportError(f"{scheme}:// needs a package that is not here: {hint} ({error}).") from error
+
+
+def _list_remote(url: str, options: dict[str, Any]) -> tuple[Any, list[_RemoteFile]]:
+    """The file system and every file below `url`, or the file itself."""
+    fs, root = file_system(url, **options)
     root = root.rstrip("/")
     try:
         info = fs.info(root)
