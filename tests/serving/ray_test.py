@@ -81,6 +81,7 @@ async def main():
         "failure": failure,
         "running": replicas(),
         "health": healthz(),
+        "metadata": clients[0].metadata,
     }
 """
 
@@ -88,6 +89,8 @@ async def main():
 LOAD_AND_FAULTS = """
 class Slow:
     def __init__(self, name):
+        if name == "broken":
+            raise OSError("broken weights")
         self.name = name
     def infer(self, obs):
         time.sleep(0.2)
@@ -110,6 +113,10 @@ async def main():
     said["under load"] = replicas()
     others = [await client(name).infer({}) for name in ("one", "two", "one")]
     said["names"] = [answers[0]["name"], *(other["name"] for other in others)]
+    try:
+        await client("broken").infer({})
+    except errors.InferenceError as error:
+        said["failure"] = str(error)
     end = time.monotonic() + 150
     while replicas() != {"RUNNING": 1} and time.monotonic() < end:
         await asyncio.sleep(0.5)
@@ -165,6 +172,7 @@ def test_two_replicas_of_the_tiny_model(python, tmp_path):
     assert said["shapes"] == ["(50, 14)"]
     assert said["running"] == {"RUNNING": 2}
     assert "'cam_high' is missing" in said["failure"]
+    assert said["metadata"]["action_dim"] == 14
     assert said["health"] == "OK\n"
 
 
@@ -176,5 +184,6 @@ def test_replicas_come_with_the_load_and_leave_and_are_replaced(python, tmp_path
     assert said["under load"] == {"RUNNING": 2}
     assert said["afterwards"] == {"RUNNING": 1}
     assert said["names"] == ["latest", "one", "two", "one"]
+    assert "broken weights" in said["failure"]
     assert said["replaced"]
     assert said["health"] == "OK\n"

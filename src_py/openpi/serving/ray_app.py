@@ -11,19 +11,22 @@ Needs `pip install 'openpi[ray]'`; nothing else in this project does.
 import contextlib
 import dataclasses
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import fastapi
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from openpi.serving import messages
+from openpi.serving import examples, messages
 from openpi.serving.batching import BatchOptions, InferenceThread
 from openpi.serving.checkpoint_store import CheckpointStore
 from openpi.serving.conversation import CLOSE_REASON
 from openpi.serving.metrics import ServerMetrics
+from openpi.training import config as _config
 from openpi_client import msgpack_numpy
+
+APPLICATION_ARGUMENTS = ("config", "checkpoints_dir", "random_weights", "default_prompt")
 
 Load = Callable[[str], Any]
 Resolve = Callable[[str | None], str]
@@ -66,6 +69,11 @@ def application(args: dict[str, str]) -> serve.Application:
     from openpi.cli import serve_sessions
 
     kinds = {field.name: field.type for field in dataclasses.fields(RayOptions)}
+    if unknown := set(args) - {*kinds, *APPLICATION_ARGUMENTS}:
+        known = ", ".join([*APPLICATION_ARGUMENTS, *kinds])
+        raise ValueError(f"There is no argument {', '.join(sorted(unknown))}; there are {known}.")
+    if "config" not in args:
+        raise ValueError("Nothing to serve: give config=NAME, and checkpoints_dir=DIR or random_weights=true.")
     options = RayOptions(**{name: kinds[name](value) for name, value in args.items() if name in kinds})  # type: ignore
     plain = serve_sessions.Args(
         checkpoints_dir=args.get("checkpoints_dir", ""),
@@ -74,20 +82,27 @@ def application(args: dict[str, str]) -> serve.Application:
         random_weights=args.get("random_weights", "").lower() == "true",
         batch=options.batch,
     )
-    if plain.random_weights:
-        return build(lambda _: serve_sessions.load_policy(plain, "", None), lambda wanted: wanted or "random", options)
-    store = CheckpointStore(plain.checkpoints_dir)
+    store = None if plain.random_weights else CheckpointStore(plain.checkpoints_dir)
 
     def load(checkpoint_id: str) -> Any:
-        return serve_sessions.load_policy(plain, store.address_of(checkpoint_id), None)
+        return serve_sessions.load_policy(plain, store.address_of(checkpoint_id) if store else "", None)
 
-    return build(load, store.resolve, options)
+    def random(wanted: str | None) -> str:
+        return wanted or "random"
+
+    metadata = examples.facts_for(_config.get_config(plain.config_name))
+    return build(load, store.resolve if store else random, options, metadata)
 
 
-def build(load: Load, resolve: Resolve, options: RayOptions) -> serve.Application:
-    """Replicas that load policies by id, behind a front that knows which id a client means."""
+def build(
+    load: Load, resolve: Resolve, options: RayOptions, metadata: Mapping[str, Any] | None = None
+) -> serve.Application:
+    """Replicas that load policies by id, behind a front that knows which id a client means.
+
+    `metadata` is what clients get first; the policy's own, where it is not given.
+    """
     replicas = serve.deployment(
-        _replica_class(load, resolve, options),
+        _replica_class(load, resolve, options, metadata),
         max_ongoing_requests=4 * options.batch,
         ray_actor_options={"num_cpus": options.cpus, "num_gpus": options.gpus},
         health_check_period_s=options.health_period_s,
@@ -108,7 +123,7 @@ class _Loaded:
         self.inference.stop()
 
 
-def _replica_class(load: Load, resolve: Resolve, options: RayOptions) -> type:
+def _replica_class(load: Load, resolve: Resolve, options: RayOptions, said: Mapping[str, Any] | None) -> type:
     class PolicyReplica:
         def __init__(self) -> None:
             self._metrics = ServerMetrics()
@@ -124,7 +139,7 @@ def _replica_class(load: Load, resolve: Resolve, options: RayOptions) -> type:
 
         async def metadata(self) -> bytes:
             loaded = await self.loaded(serve.get_multiplexed_model_id())
-            return msgpack_numpy.packb(getattr(loaded.policy, "metadata", None) or {})
+            return msgpack_numpy.packb(said or getattr(loaded.policy, "metadata", None) or {})
 
         async def answer(self, frame: bytes | str) -> bytes | str:
             """The packed result of one observation; text is an error."""
@@ -169,25 +184,30 @@ def _front_class(resolve: Resolve) -> type:
             await self._converse(websocket, checkpoint_id)
 
         async def _converse(self, websocket: fastapi.WebSocket, wanted: str | None) -> None:
-            await websocket.accept()
+            headers = [(name.encode(), value.encode()) for name, value in messages.offered().items()]
+            await websocket.accept(headers=headers)
             with contextlib.suppress(fastapi.WebSocketDisconnect):
-                try:
-                    policy = self._replicas.options(multiplexed_model_id=resolve(wanted))
-                    await websocket.send_bytes(await policy.metadata.remote())
-                except (ValueError, OSError) as error:
-                    return await _fail(websocket, str(error))
-                while True:
-                    message = await websocket.receive()
-                    if message["type"] == "websocket.disconnect":
-                        return None
-                    answer = await policy.answer.remote(message.get("bytes") or message.get("text") or b"")
-                    if isinstance(answer, str):
-                        return await _fail(websocket, answer)
-                    await websocket.send_bytes(answer)
+                if words := await _conversation(websocket, self._replicas, resolve, wanted):
+                    await websocket.send_text(words)
+                    await websocket.close(code=1011, reason=CLOSE_REASON)
 
     return Front
 
 
-async def _fail(websocket: fastapi.WebSocket, words: str) -> None:
-    await websocket.send_text(words)
-    await websocket.close(code=1011, reason=CLOSE_REASON)
+async def _conversation(
+    websocket: fastapi.WebSocket, replicas: DeploymentHandle, resolve: Resolve, wanted: str | None
+) -> str:
+    """Metadata, then request by request, until the client leaves. Returns what went wrong, if anything did."""
+    try:
+        policy = replicas.options(multiplexed_model_id=resolve(wanted))
+        await websocket.send_bytes(await policy.metadata.remote())
+        while (message := await websocket.receive())["type"] != "websocket.disconnect":
+            answer = await policy.answer.remote(message.get("bytes") or message.get("text") or b"")
+            if isinstance(answer, str):
+                return answer
+            await websocket.send_bytes(answer)
+    except fastapi.WebSocketDisconnect:
+        return ""
+    except Exception as error:  # no such checkpoint, or a replica that could not load it, or died
+        return str(getattr(error, "cause", None) or error) or type(error).__name__
+    return ""
