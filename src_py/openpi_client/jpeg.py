@@ -14,7 +14,7 @@ from openpi_client import msgpack_numpy
 
 MARKER = b"__jpeg__"
 SMALLEST_SIDE = 16  # below this, an array with three channels is hardly a picture
-MAX_PIXELS = 64_000_000  # of one image; a small file can claim to be huge
+MAX_PIXELS = 64_000_000  # of one array; a small file can claim to be huge
 
 
 def compress(tree: Any, quality: int = 90) -> Any:
@@ -35,7 +35,7 @@ def unpack_jpeg(form: dict[Any, Any]) -> Any:
     """The array of one JPEG form, and any other map as it is: for msgpack's object_hook.
 
     Raises:
-        WireFormatError: a JPEG form that is malformed, broken, or larger than MAX_PIXELS.
+        WireFormatError: a JPEG form that is malformed, broken, or has more than MAX_PIXELS in all its frames.
     """
     return _decode(form) if MARKER in form else form
 
@@ -60,7 +60,7 @@ def _decode(form: dict[Any, Any]) -> np.ndarray:
         raise msgpack_numpy.WireFormatError(
             f"a JPEG image has ndim 3 (one frame) or 4, got {ndim!r} and {len(frames)} frames"
         )
-    images = [_from_jpeg(frame) for frame in frames]
+    images = [_from_jpeg(frame, MAX_PIXELS // len(frames)) for frame in frames]
     if len({image.shape for image in images}) > 1:
         raise msgpack_numpy.WireFormatError("the frames of one JPEG image differ in size")
     stack = np.stack(images)
@@ -76,12 +76,12 @@ def _to_jpeg(image: np.ndarray, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _from_jpeg(frame: bytes) -> np.ndarray:
+def _from_jpeg(frame: bytes, max_pixels: int) -> np.ndarray:
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(frame), formats=["JPEG"]) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
+            if picture.width * picture.height > max_pixels:
                 raise msgpack_numpy.WireFormatError(f"a JPEG image of {picture.size} pixels is too large")
             return np.asarray(picture.convert("RGB"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
