@@ -15,6 +15,7 @@ import numpy as np
 
 _REFUSED_KINDS = "VOc"  # structured (and raw void), object, complex
 _SCALAR_KINDS = "biufSU"
+_BUFFER_KINDS = "biuf"  # msgpack copies such an array's memory itself
 
 
 class WireFormatError(ValueError):
@@ -25,7 +26,8 @@ def pack_array(obj: Any) -> Any:
     """Turn an array or numpy scalar into its map, leave anything else alone. Raises ValueError for refused dtypes."""
     if isinstance(obj, np.ndarray):
         _check_dtype(obj.dtype)
-        return {b"__ndarray__": True, b"data": obj.tobytes(), b"dtype": obj.dtype.str, b"shape": obj.shape}
+        data = obj.data if obj.flags.c_contiguous and obj.dtype.kind in _BUFFER_KINDS else obj.tobytes()
+        return {b"__ndarray__": True, b"data": data, b"dtype": obj.dtype.str, b"shape": obj.shape}
     if isinstance(obj, np.generic):
         _check_dtype(obj.dtype)
         return {b"__npgeneric__": True, b"data": obj.item(), b"dtype": obj.dtype.str}

@@ -22,11 +22,10 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
 from openpi.serving import memory, messages
+from openpi.serving.incoming import Incoming
 from openpi.serving.metrics import ServerMetrics
 
 logger = logging.getLogger(__name__)
-
-READ_BYTES = 1 << 20  # at a time: several images
 
 
 class Health(enum.Enum):
@@ -126,7 +125,7 @@ class WebsocketService(abc.ABC):
             listen = functools.partial(unix_serve, path=options.unix_path)
         return listen(
             self._handle,
-            create_connection=functools.partial(_Connection, memoryview(bytearray(READ_BYTES))),
+            create_connection=_Connection,
             compression=None,
             max_size=options.max_message_bytes,
             process_request=self._http,
@@ -178,17 +177,18 @@ class WebsocketService(abc.ABC):
 
 
 class _Connection(ServerConnection, asyncio.BufferedProtocol):
-    """Reads all that has come into memory of the server's, where it stays only until it is parsed."""
+    """Has the socket write into the memory that frames are read from."""
 
-    def __init__(self, incoming: memoryview, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._incoming = incoming
+        self._incoming = Incoming()
+        self.protocol.reader.buffer = self._incoming  # type: ignore[assignment]  # it has what the reader uses
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._incoming
+        return self._incoming.room()
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(self._incoming[:nbytes])  # type: ignore[arg-type]  # which copies it
+        self.data_received(self._incoming.room()[:nbytes])  # type: ignore[arg-type]  # which adds it to the reader's
 
 
 def _offer_features(connection: ServerConnection, request: Request, response: Response) -> Response:
