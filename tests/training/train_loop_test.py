@@ -17,7 +17,7 @@ from PIL import Image
 
 from openpi.models import model as _model
 from openpi.shared import nested
-from openpi.training import checkpoints, metrics, options, train_loop, weight_loaders
+from openpi.training import checkpoints, metrics, options, train_loop, train_state, weight_loaders
 from openpi.training.metrics_test import FakeWandb
 
 
@@ -205,7 +205,9 @@ def test_batch_that_does_not_split_is_an_error(tiny_run: Any) -> None:
         train_loop.train(config)
 
 
-def test_a_dataset_of_ones_own(tiny: Any, tmp_path: pathlib.Path) -> None:
+def test_a_dataset_of_ones_own(tiny: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the state is donated: what a step starts from makes room for what it gives."""
+
     class Mine:
         def __init__(self) -> None:
             observation, actions = tiny.FAKE.model.inputs_spec()
@@ -217,5 +219,10 @@ def test_a_dataset_of_ones_own(tiny: Any, tmp_path: pathlib.Path) -> None:
         def __getitem__(self, index: Any) -> Any:
             return jax.tree.map(lambda spec: np.full(spec.shape[1:], index, spec.dtype), self.spec)
 
+    init = train_state.init_train_state
     config = dataclasses.replace(tiny.FAKE, exp_name="mine", checkpoint_base_dir=str(tmp_path), num_train_steps=2)
+    begin = []
+    monkeypatch.setattr(train_state, "init_train_state", lambda *a, **k: begin.append(init(*a, **k)) or begin[0])
     assert int(train_loop.train(config, dataset=Mine()).step) == 2
+    ((state, _),) = begin
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.opt_state, state.ema_params)))

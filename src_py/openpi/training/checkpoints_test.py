@@ -1,4 +1,5 @@
 import json
+import threading
 import types
 
 import jax
@@ -107,6 +108,23 @@ def test_which_steps_stay(tmp_path):
         checkpoints.save_state(manager, make_state(step), LOADER, step)
     manager.wait_until_finished()
     assert sorted(manager.all_steps()) == [4, 6, 7]
+    manager.close()
+
+
+def test_saving_goes_on_while_training_does(tmp_path, monkeypatch):
+    training_went_on, write = threading.Event(), normalize.save
+
+    def write_late(*args):
+        assert training_went_on.wait(20)
+        write(*args)
+
+    monkeypatch.setattr(normalize, "save", write_late)
+    manager, _ = open_dir(tmp_path / "run")
+    checkpoints.save_state(manager, make_state(), LOADER, 1)
+    assert not (tmp_path / "run/1").exists()
+    training_went_on.set()
+    manager.wait_until_finished()
+    assert (tmp_path / "run/1/assets/my/robot/norm_stats.json").is_file()
     manager.close()
 
 
