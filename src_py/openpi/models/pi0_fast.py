@@ -50,6 +50,11 @@ class Pi0FASTConfig(_model.BaseModelConfig):
     Attributes:
         fast_model_tokenizer: class of the tokenizer that the data pipeline uses; `FASTTokenizer` for None.
         fast_model_tokenizer_kwargs: its keyword arguments.
+        decode_as_trained: decode at the positions, and with the gaps of missing images left out, that the loss has.
+            False decodes as published weights are used, with two oddities: the first token's position is one more
+            than the prefix's count of tokens, so that one position is skipped; and a prefix with a gap (an image that
+            is missing in the middle) is taken for the last `count` slots, gap included. A large model hardly minds
+            the first; one that was trained from scratch on little data does, and none can mind the second.
     """
 
     action_dim: int = 32
@@ -63,6 +68,7 @@ class Pi0FASTConfig(_model.BaseModelConfig):
     vision_variant: siglip.Variant = "So400m/14"
     vocab_size: int = gemma.PALIGEMMA_VOCAB_SIZE
     image_resolution: tuple[int, int] = _model.IMAGE_RESOLUTION
+    decode_as_trained: bool = False
 
     @property
     def model_type(self) -> _model.ModelType:
@@ -107,6 +113,7 @@ class Pi0FAST(_model.BaseModel):
     def __init__(self, config: Pi0FASTConfig, rngs: nnx.Rngs) -> None:
         super().__init__(config.action_dim, config.action_horizon, config.max_token_len)
         self.image_resolution = config.image_resolution
+        self.decode_as_trained = config.decode_as_trained
         expert = gemma.get_config(config.paligemma_variant)
         dtype = jnp.dtype(config.dtype)
         llm = gemma.Module([expert], vocab_size=config.vocab_size, dtype=dtype, float32_queries=True, rngs=rngs)
@@ -201,10 +208,11 @@ class Pi0FAST(_model.BaseModel):
         tokens, mask, attn_mask = left_to_right_align(tokens, mask, make_attn_mask(mask, ar_mask))
         batch_size, prefix_len = mask.shape
         # The empty slots are masked, but not without effect: a missing image's tokens see nothing, so that their
-        # attention is uniform over all slots, and decoding does look at them (see `_append`).
+        # attention is uniform over all slots, and published decoding does look at them (see `_append`).
+        slots = jnp.broadcast_to(jnp.arange(prefix_len), mask.shape)
         (outputs,), kv_cache = self.PaliGemma.llm(
             [tokens],
-            jnp.cumsum(mask, axis=-1) - 1,
+            slots if self.decode_as_trained else jnp.cumsum(mask, axis=-1) - 1,
             jnp.pad(attn_mask, [(0, 0), (0, 0), (0, max_decoding_steps)]),
             kv_cache=self.PaliGemma.llm.empty_cache(batch_size, prefix_len + max_decoding_steps),
             write_at=jnp.int32(0),
@@ -234,22 +242,21 @@ class Pi0FAST(_model.BaseModel):
     def _append(
         self, token: at.Int[at.Array, "b"], state: Decoding, prefix_mask: at.Bool[at.Array, "b p"]
     ) -> tuple[at.Float[at.Array, "b 1 d"], gemma.KVCache]:
-        """The model's output for one more token, and the cache with it.
-
-        Published weights were trained and are used with two oddities, kept here: the first token's position is one
-        more than the prefix's count of tokens, so that one position is skipped; and a prefix with a gap (an image that
-        is missing in the middle) is taken for the last `count` slots, gap included.
-        """
-        prefix_len = prefix_mask.shape[1]
-        count = jnp.sum(prefix_mask, axis=-1)[:, None]
-        slot = jnp.arange(state.kv_cache[0].shape[2])
-        visible = (slot >= prefix_len - count) & (slot <= prefix_len + state.step)
+        """The model's output for one more token, and the cache with it; `decode_as_trained` tells the two ways."""
+        prefix_len, count = prefix_mask.shape[1], jnp.sum(prefix_mask, axis=-1)[:, None]
+        slots = jnp.arange(state.kv_cache[0].shape[2])
+        here = prefix_len + state.step
+        if self.decode_as_trained:  # counted in slots: rotary embeddings tell distances only
+            position = jnp.broadcast_to(here, count.shape)
+            seen = jnp.pad(prefix_mask, [(0, 0), (0, slots.size - prefix_len)], constant_values=True)
+        else:
+            position, seen = count + state.step + 1, slots >= prefix_len - count
         (outputs,), kv_cache = self.PaliGemma.llm(
             [self.PaliGemma.llm.embed(token[:, None])],
-            count + state.step + 1,
-            visible[:, None],
+            position,
+            (seen & (slots <= here))[:, None],
             kv_cache=state.kv_cache,
-            write_at=prefix_len + state.step,
+            write_at=here,
         )
         return outputs, kv_cache
 

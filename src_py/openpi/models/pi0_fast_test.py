@@ -52,6 +52,36 @@ def test_decoding_reads_back_what_it_wrote(
     assert int(jnp.argmax(model.PaliGemma.llm.embedder.decode(outputs[:, -1]))) == int(tokens[1, 1])
 
 
+def test_decoding_as_trained_has_the_logits_of_the_loss(
+    fill: Callable, fast_sizes: pi0_fast.Pi0FASTConfig, prompt: _model.Observation
+) -> None:
+    """With an image missing in the middle, prompts of two lengths, and answers that need not be the likeliest."""
+    sizes = dataclasses.replace(fast_sizes, decode_as_trained=True)
+    graphdef, params = nnx.split(fill(lambda: sizes.create(jax.random.key(0))))
+    prompt = prompt.replace(image_masks=prompt.image_masks | {"base_1_rgb": jnp.array([False, True])})
+    answers, lengths = jnp.array([[4, 6, 9], [7, 5, 4]]), jnp.array([[3], [5]])
+    is_answer = (jnp.arange(8) >= lengths) & (jnp.arange(8) < lengths + 3)
+    whole = prompt.replace(
+        tokenized_prompt=jnp.array([[2, 5, 7, 4, 6, 9, 0, 0], [2, 9, 4, 3, 8, 7, 5, 4]]),
+        tokenized_prompt_mask=jnp.arange(8) < lengths + 3,
+        token_ar_mask=is_answer.astype(jnp.int32),
+        token_loss_mask=is_answer,
+    )
+
+    @jax.jit
+    def both(params: nnx.State) -> tuple[jax.Array, jax.Array]:
+        model = nnx.merge(graphdef, params)
+        in_the_loss = model.PaliGemma.llm.embedder.decode(model.prelogits(whole))
+        state, mask = model.read_prefix(jax.random.key(0), prompt, 3)
+        states = [state, *(state := model.advance(state, mask, token) for token in answers.T[:2])]
+        before_answers = (lengths - 1 + jnp.arange(3))[..., None]
+        return jnp.take_along_axis(in_the_loss, before_answers, axis=1), jnp.stack([s.logits for s in states], axis=1)
+
+    in_the_loss, decoding = both(params)
+    assert float(jnp.std(decoding)) > 0.1
+    np.testing.assert_allclose(decoding, in_the_loss, atol=1e-5)
+
+
 def test_length_of_decoding_through_keyword(sample: Callable[..., jax.Array], prompt: _model.Observation) -> None:
     short, long = (sample(jax.random.key(0), prompt, max_decoding_steps=steps) for steps in (3, 5))
     np.testing.assert_array_equal(long[:, :3], short)
