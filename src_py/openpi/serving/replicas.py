@@ -2,12 +2,13 @@
 
 The front reads no message: every request goes, as it is, to the replica with the fewest requests on their way, so
 clients are spread evenly however long they stay. A replica that dies is started again; what it was working on goes
-to another one.
+to another one. Replicas end with the front, however that ends.
 """
 
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import signal
@@ -23,6 +24,7 @@ from websockets.asyncio.server import ServerConnection
 
 from openpi.serving.conversation import CLOSE_REASON
 from openpi.serving.service import Health, ServiceOptions, WebsocketService
+from openpi_runtime import ties
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +75,9 @@ class Replica:
     async def _run_once(self) -> None:
         Path(self.path).unlink(missing_ok=True)
         argv = self.command(self.number, self.path)
-        self.process = await asyncio.create_subprocess_exec(*argv, env={**os.environ, **self.environment})
+        tie = functools.partial(ties.die_with, os.getpid(), signal.SIGTERM)
+        environment = {**os.environ, **self.environment}
+        self.process = await asyncio.create_subprocess_exec(*argv, env=environment, preexec_fn=tie)
         self.starts += 1
         watching = asyncio.create_task(self._become_ready())
         try:

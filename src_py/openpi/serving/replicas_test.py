@@ -1,10 +1,13 @@
 import os
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from openpi.serving.background import running
@@ -85,6 +88,29 @@ def test_a_killed_replica_is_replaced_and_its_request_answered(server):
         assert busy.ready
         assert busy.starts == 2
         assert b'openpi_replica_up{replica="1"} 1.0' in server._metrics_text()
+
+
+FRONT = """
+import sys
+from openpi.serving.replicas import ReplicaServer
+
+front = ReplicaServer(lambda number, path: [sys.executable, "-c", sys.argv[1], path], 1, "127.0.0.1", int(sys.argv[2]))
+front.serve_forever()
+"""
+
+
+def test_a_front_that_is_killed_leaves_no_replica_behind():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    front = subprocess.Popen([sys.executable, "-c", FRONT, REPLICA, str(port)])
+    try:
+        with WebsocketClientPolicy("127.0.0.1", port, options=OPTIONS) as policy:
+            replica = psutil.Process(policy.infer({})["pid"])
+        assert replica.is_running()
+    finally:
+        front.kill()
+        front.wait()
+    assert not psutil.wait_procs([replica], timeout=15)[1]
 
 
 def test_replicas_that_cannot_load_say_why():

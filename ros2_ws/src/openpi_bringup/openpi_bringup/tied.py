@@ -1,23 +1,12 @@
-"""Processes that do not outlive the one that started them, even where that one is killed (Linux)."""
+"""Processes of a stack that do not outlive the manager that started them, even where that one is killed (Linux)."""
 
-import ctypes
 import os
 import signal
-import sys
 from typing import Any
 
 from honcho.process import Popen, Process
 
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with(parent: int, number: signal.Signals) -> None:
-    """Has the kernel send this process a signal when its parent, which has this id, ends."""
-    if not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
-    if os.getppid() != parent:  # it ended before this was said
-        os.kill(os.getpid(), number)
+from openpi_runtime.ties import die_with
 
 
 class TiedProcess(Process):
