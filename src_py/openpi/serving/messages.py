@@ -50,6 +50,13 @@ def explain(observation: Mapping[str, Any], example: Mapping[str, Any] | None) -
     """
     if example is None:
         return ""
+    try:
+        return _differences(observation, example)
+    except RecursionError:
+        return "The observation does not fit this policy: it is nested too deeply."
+
+
+def _differences(observation: Mapping[str, Any], example: Mapping[str, Any]) -> str:
     given, wanted = dict(_leaves(observation)), dict(_leaves(example))
     problems = [f"key '{key}' is missing, expected {_form(wanted[key])}" for key in wanted if key not in given]
     problems += [
@@ -66,14 +73,19 @@ def explain(observation: Mapping[str, Any], example: Mapping[str, Any] | None) -
 def _where(frame: bytes) -> str:
     """The first value of a readable message that does not decode, with its path."""
     try:
-        message = msgpack.unpackb(frame, strict_map_key=False)
-    except Exception:
+        for path, value in _maps(msgpack.unpackb(frame, strict_map_key=False), ""):
+            if problem := _problem(value):
+                return f"Key '{path or '(top)'}' of the observation: {problem}."
+    except Exception:  # not readable, or nested too deeply
         return ""
-    for path, value in _maps(message, ""):
-        try:
-            _unpack(value)
-        except Exception as error:
-            return f"Key '{path or '(top)'}' of the observation: {error}."
+    return ""
+
+
+def _problem(form: dict[Any, Any]) -> str:
+    try:
+        _unpack(form)
+    except Exception as error:
+        return str(error)
     return ""
 
 
@@ -97,7 +109,9 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def _alike(given: Any, wanted: Any) -> bool:
     if isinstance(wanted, str) or isinstance(given, str):
         return isinstance(wanted, str) and isinstance(given, str)
-    given, wanted = np.asarray(given), np.asarray(wanted)
+    given, wanted = _array(given), np.asarray(wanted)
+    if given is None:
+        return False
     if wanted.ndim >= 3:  # an image
         return given.ndim == wanted.ndim and given.dtype.kind in "uif" and given.size > 0
     return given.shape == wanted.shape and given.dtype.kind in "biuf"
@@ -106,5 +120,14 @@ def _alike(given: Any, wanted: Any) -> bool:
 def _form(value: Any) -> str:
     if isinstance(value, str):
         return "text"
-    array = np.asarray(value)
+    array = _array(value)
+    if array is None:
+        return "a list whose parts differ in length"
     return f"{array.dtype} {list(array.shape)}" if array.dtype != object else type(value).__name__
+
+
+def _array(value: Any) -> np.ndarray | None:
+    try:
+        return np.asarray(value)
+    except ValueError:  # lists of lists of different lengths, or too many of them
+        return None

@@ -39,6 +39,13 @@ class BatchStub(Stub):
         return [Stub.infer(self, {**obs, "sleep": 0}) for obs in observations]
 
 
+def nested(leaf) -> dict:
+    """About as deep as msgpack goes."""
+    for _ in range(1000):
+        leaf = {"a": leaf}
+    return leaf
+
+
 def make(policy=None, **options) -> WebsocketPolicyServer:
     return WebsocketPolicyServer(policy or Stub(), "127.0.0.1", 0, {"robot": "x"}, options=ServerOptions(**options))
 
@@ -96,6 +103,8 @@ def test_policy_error_is_text_then_1011(server):
         ({"state": np.zeros(4), "boom": 1}, "key 'state' is float64 [4], expected float32 [3]"),
         ({"state": "zero"}, "key 'state' is text, expected float32 [3]"),
         ({"stat": np.zeros(3)}, "not expected: 'stat'"),
+        ({"state": [[1], [1, 2]]}, "key 'state' is a list whose parts differ in length, expected float32 [3]"),
+        ({"state": nested({"x": 1})}, "nested too deeply"),
     ],
 )
 def test_bad_observation_is_explained(server, observation, words):
@@ -116,6 +125,7 @@ def test_bad_observation_is_explained(server, observation, words):
             "'state'",
         ),
         (msgpack_numpy.packb({"a": [{"b": {b"__ndarray__": True, b"dtype": "<f4"}}]}), "'a/0/b'"),
+        (msgpack_numpy.packb({"a": nested({b"__ndarray__": True, b"dtype": "|O"})}), "no valid msgpack"),
         (msgpack_numpy.packb({"image": {b"__jpeg__": True, b"frames": [b"x"], b"ndim": 3}}), "'image'"),
     ],
 )
