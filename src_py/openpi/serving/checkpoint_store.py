@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from openpi.shared import download
 
@@ -48,14 +48,23 @@ class CheckpointStore:
             return ids[-1]
         if wanted is not None and as_id(wanted) in ids:
             return as_id(wanted)
-        there = ", ".join(ids) if ids else "none at all"
-        raise UnknownCheckpointError(
-            f"There is no checkpoint {f'{wanted!r} ' if wanted else ''}in {self.address}. Available: {there}."
-        )
+        raise self._unknown(wanted, ids)
 
     def address_of(self, checkpoint_id: str) -> str:
-        """Where the checkpoint lies."""
-        return self._folders()[checkpoint_id]
+        """Where the checkpoint lies.
+
+        Raises:
+            UnknownCheckpointError: it is not there any more.
+        """
+        folders = self._folders()
+        if checkpoint_id not in folders:
+            raise self._unknown(checkpoint_id, folders)
+        return folders[checkpoint_id]
+
+    def _unknown(self, wanted: str | None, ids: Iterable[str]) -> UnknownCheckpointError:
+        there = ", ".join(ids) or "none at all"
+        which = f"{wanted!r} " if wanted else ""
+        return UnknownCheckpointError(f"There is no checkpoint {which}in {self.address}. Available: {there}.")
 
     def _folders(self) -> Mapping[str, str]:
         age = time.monotonic() - self._listed_at

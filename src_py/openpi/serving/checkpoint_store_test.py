@@ -39,6 +39,14 @@ def test_an_unknown_one_lists_those_there_are(tmp_path):
         CheckpointStore(str(tmp_path)).resolve("9")
 
 
+def test_one_that_was_deleted_is_unknown_too(tmp_path):
+    make(tmp_path, "1", "2")
+    store = CheckpointStore(str(tmp_path))
+    (tmp_path / "1" / "params").rmdir()
+    with pytest.raises(UnknownCheckpointError, match=r"'checkpoint-1' in .* Available: checkpoint-2"):
+        store.address_of("checkpoint-1")
+
+
 def test_a_checkpoint_itself(tmp_path):
     make(tmp_path, "pi05_droid")
     store = CheckpointStore(str(tmp_path / "pi05_droid"))

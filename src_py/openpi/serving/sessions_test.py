@@ -218,6 +218,18 @@ def test_the_least_recently_used_checkpoint_leaves(folder):
     assert load.names[3:] == ["checkpoint-2"]
 
 
+def test_a_checkpoint_that_was_deleted_is_told_to_its_session(folder):
+    store = CheckpointStore(str(folder))
+    with (
+        serving(folder, lambda name: Stub(store.address_of(name)), preload=False) as port,
+        connect(port, "1") as session,
+        connect(port, "2"),  # 1 leaves memory
+    ):
+        (folder / "1" / "params").rmdir()
+        with pytest.raises(errors.InferenceError, match=r"no checkpoint 'checkpoint-1' in .* checkpoint-10\.$"):
+            session.infer(CODEC.example())
+
+
 def test_api_key(folder):
     with serving(folder, Loads(), api_keys=["secret"]) as port:
         with connect(port, api_key="secret") as session:
