@@ -20,6 +20,7 @@ class ActionConvention:
 
     def __init__(self, spec: RobotSpec) -> None:
         self._velocity = np.array([column.kind == "velocity" for column in spec.action])
+        self._by_velocity = bool(self._velocity.any())
         self._step = spec.velocity_step
         self._binary = [
             (index, gripper.threshold)
@@ -33,7 +34,7 @@ class ActionConvention:
     def target(self, action: Vector, measured: Vector) -> Vector:
         """The command [d] for an action [d] at the measured positions [d], in the columns' own units."""
         target = np.array(action, dtype=np.float64)
-        if self._velocity.any():
+        if self._by_velocity:
             velocity = target[self._velocity]
             velocity /= max(1.0, float(np.abs(velocity).max()))
             target[self._velocity] = measured[self._velocity] + self._step * velocity
@@ -44,7 +45,7 @@ class ActionConvention:
     def action(self, target: Vector, measured: Vector) -> Vector:
         """The action [d] that `target` makes of a command [d], as far as velocities up to 1 reach."""
         action = np.array(target, dtype=np.float64)
-        if self._velocity.any():
+        if self._by_velocity:
             action[self._velocity] = (target - measured)[self._velocity] / self._step
         return action
 
@@ -55,6 +56,8 @@ class ActionConvention:
         All velocity columns shrink by the same share, so that the direction of motion stays, until each is within
         `reach` [d] of the last command. The target itself is returned where nothing has to shrink.
         """
+        if not self._by_velocity:
+            return target
         columns = self._velocity & (target != measured)
         move, lag = (target - measured)[columns], (measured - last)[columns]
         share = np.min((reach[columns] - np.sign(move) * lag) / np.abs(move), initial=1.0)

@@ -115,6 +115,7 @@ class Executor:
         self._joints = JointMerger(spec, spec.action, _ns(self.rules.joint_timeout_s))
         period_s = spec.period_ns / 1e9
         self._period_s = period_s
+        self._reach = limits.velocity * period_s
         self._filter = SafetyFilter(limits, period_s, self.rules.safety, end_effectors)
         speed = np.where(limits.gripper, self.rules.ramp_gripper_speed, self.rules.ramp_speed)
         # A velocity starts at the measured position by itself; a ramp would only fall behind it.
@@ -299,7 +300,7 @@ class Executor:
         self._begin_ramp(measured, now_ns)
         last = self.limits.clip(measured) if self._held is None else self._held
         wanted = self._convention.target(step.action, measured)
-        target = self._convention.slowed(wanted, measured, last, self.limits.velocity * self._period_s)
+        target = self._convention.slowed(wanted, measured, last, self._reach)
         verdict = self._filter.check(self._ramp.step(last, target), last)
         if verdict.outcome is Outcome.HOLD:
             self._machine.handle(Event.LIMIT, verdict.reason)

@@ -35,9 +35,11 @@ class JointMerger:
     def __init__(self, spec: RobotSpec, columns: Sequence[Column], max_age_ns: int) -> None:
         self._spec = spec
         self._columns = tuple(columns)
+        self._keys = [(column.group, column.joint) for column in columns]
         self._max_age_ns = max_age_ns
         self._readings: dict[tuple[str, str], _Reading] = {}
         self._problems: dict[str, str] = {}
+        self._newest: JointSample | None = None
         self._history: collections.deque[JointSample] = collections.deque()
 
     @property
@@ -66,10 +68,10 @@ class JointMerger:
 
     def sample(self, now_ns: int) -> JointSample | Missing:
         """The merged state, or which joints are missing or too old."""
-        gaps = [gap for column in self._columns if (gap := self._gap(column, now_ns)) is not None]
-        if gaps:
-            return Missing(_by_source(gaps))
-        return self._merged()
+        if self._newest is not None and now_ns - self._newest.stamp_ns <= self._max_age_ns:
+            return self._newest
+        gaps = (self._gap(column, now_ns) for column in self._columns)
+        return Missing(_by_source([gap for gap in gaps if gap is not None]))
 
     def at(self, stamp_ns: int) -> JointSample | None:
         """The newest merged state at or before stamp_ns, None where none is remembered that is young enough then."""
@@ -89,6 +91,7 @@ class JointMerger:
     def clear(self) -> None:
         """Forgets every reading, as after a jump of the clock."""
         self._readings.clear()
+        self._newest = None
         self._history.clear()
         self._problems.clear()
 
@@ -107,17 +110,16 @@ class JointMerger:
             self._readings[key] = _Reading(value=value, stamp_ns=stamp_ns)
 
     def _remember(self) -> None:
-        if all((column.group, column.joint) in self._readings for column in self._columns):
-            merged = self._merged()
-            if not self._history or merged.stamp_ns > self._history[-1].stamp_ns:
-                self._history.append(merged)
-                while merged.stamp_ns - self._history[0].stamp_ns > HISTORY_NS:
-                    self._history.popleft()
-
-    def _merged(self) -> JointSample:
-        readings = [self._readings[column.group, column.joint] for column in self._columns]
+        """Merges where every column was read: here, so that a control tick finds it done."""
+        readings = [self._readings[key] for key in self._keys if key in self._readings]
+        if len(readings) < len(self._keys):
+            return
         values = np.array([reading.value for reading in readings], dtype=np.float64)
-        return JointSample(values=values, stamp_ns=min(reading.stamp_ns for reading in readings))
+        self._newest = JointSample(values=values, stamp_ns=min(reading.stamp_ns for reading in readings))
+        if not self._history or self._newest.stamp_ns > self._history[-1].stamp_ns:
+            self._history.append(self._newest)
+            while self._newest.stamp_ns - self._history[0].stamp_ns > HISTORY_NS:
+                self._history.popleft()
 
     def _source(self, column: Column) -> str:
         return self._spec.group(column.group).source(column.joint)

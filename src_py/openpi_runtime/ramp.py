@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from openpi_runtime.safety import Vector
+from openpi_runtime.safety import Vector, bounded
 
 SLACK = 1e-6
 # In this time the ramp comes to follow its target's own motion as well. Without that, a target that moves faster
@@ -50,4 +50,4 @@ class Ramp:
         if (np.abs(target - last) <= limit + SLACK).all():
             self.active = False
             return target
-        return last + np.clip(target - last, -limit, limit)
+        return last + bounded(target - last, -limit, limit)

@@ -6,15 +6,24 @@ A strategy takes chunks as they come and gives the step to execute now. It knows
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float64
 
 from openpi_runtime.chunk import ActionChunk, ChunkBuffer, ChunkCursor, Step
+from openpi_runtime.safety import bounded
 
 INTERRUPTION = 5  # periods without a step after which open_loop gives its chunk up
-SCHEDULES = ("cosine", "exponential", "linear", "ones", "zeros")
+# Weights between the frozen steps and the end, of c, which falls from 1 to 0.
+SCHEDULES: dict[str, Callable[[Float64[np.ndarray, " h"]], Float64[np.ndarray, " h"]]] = {
+    "cosine": lambda c: (1.0 - np.cos(np.pi * c)) / 2.0,
+    "exponential": lambda c: c * np.expm1(c) / np.expm1(1.0),
+    "linear": lambda c: c,
+    "ones": np.ones_like,
+    "zeros": np.zeros_like,
+}
 
 
 class Strategy(Protocol):
@@ -207,15 +216,8 @@ def prefix_weights(horizon: int, delay: int, end: int, schedule: str = "cosine")
         raise ValueError(f"There is no mask schedule {schedule!r}; allowed: {', '.join(SCHEDULES)}.")
     steps = np.arange(horizon)
     end = max(end, delay)
-    c = np.clip((end - steps) / (end - delay + 1), 0.0, 1.0)
-    between = {
-        "cosine": (1.0 - np.cos(np.pi * c)) / 2.0,
-        "exponential": c * np.expm1(c) / np.expm1(1.0),
-        "linear": c,
-        "ones": np.ones(horizon),
-    }
-    soft = between.get(schedule, np.zeros(horizon))
-    return np.where(steps < delay, 1.0, np.where(steps < end, soft, 0.0))
+    c = bounded((end - steps) / (end - delay + 1), 0.0, 1.0)
+    return np.where(steps < delay, 1.0, np.where(steps < end, SCHEDULES[schedule](c), 0.0))
 
 
 def blend(previous: ActionChunk, new: ActionChunk, entry: int, steps: int, schedule: str = "cosine") -> ActionChunk:
@@ -228,8 +230,9 @@ def blend(previous: ActionChunk, new: ActionChunk, entry: int, steps: int, sched
     rows = np.minimum(np.arange(new.horizon), previous.horizon - 1 - shift)
     gap = previous.actions[rows + shift] - new.actions[rows]
     weights = prefix_weights(new.horizon, entry, entry + steps, schedule)
-    both = np.concatenate([previous.actions, new.actions])
-    mixed = np.clip(new.actions + weights[:, None] * gap, both.min(axis=0), both.max(axis=0))
+    lower = np.minimum(previous.actions.min(axis=0), new.actions.min(axis=0))
+    upper = np.maximum(previous.actions.max(axis=0), new.actions.max(axis=0))
+    mixed = bounded(new.actions + weights[:, None] * gap, lower, upper)
     return dataclasses.replace(new, actions=mixed)
 
 

@@ -49,13 +49,13 @@ class Args:
     Attributes:
         seconds: how long each of the two runs.
         config: training config whose policy infers, with random weights.
-        request_interval: control steps between two inferences.
+        request_interval: control steps between two inferences; few, so that the 99th percentile is one of many chunks.
         json: file for the figures.
     """
 
-    seconds: float = 20.0
+    seconds: float = 40.0
     config: str = "pi0_aloha_sim_small"
-    request_interval: int = 25
+    request_interval: int = 10
     json: str = ""
 
 

@@ -4,7 +4,7 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -28,7 +28,7 @@ from openpi_runtime.safety import Box, SafetyRules
 from openpi_runtime.strategies import Strategy, make_strategy
 
 # The default of 5 ms would let another Python thread delay a tick by as much.
-_SWITCH_INTERVAL_S = 0.0005
+_SWITCH_INTERVAL_S = 0.0001
 # Of every thread but the tick's: one that is put off while it holds the interpreter's lock would put off the tick.
 _PRIORITY = 10
 _LOG_PERIOD_S = 1.0
@@ -52,7 +52,8 @@ class ChunkExecutorNode(lifecycle.ManagedNode):
         self._output = self._make_output()
         self.resources.callback(self._output.close)
         self._state = self.create_publisher(ExecutorState, "~/state", qos.STATE)
-        self.create_subscription(ActionChunk, self.params["chunk_topic"], self._on_chunk, qos.CHUNK)
+        # rclpy gives what the callback takes; its annotation knows messages alone.
+        self.create_subscription(ActionChunk, self.params["chunk_topic"], self._on_chunk, qos.CHUNK)  # type: ignore[arg-type]
         for topic, kind in state_topics(self._robot).items():
             self._listen(topic, kind)
         self.create_service(SetBool, "~/run", self._on_run)
@@ -92,8 +93,8 @@ class ChunkExecutorNode(lifecycle.ManagedNode):
 
         self.create_subscription(kind, topic, on_state, qos.SENSOR)
 
-    def _on_chunk(self, message: ActionChunk) -> None:
-        begun = time.monotonic_ns()
+    def _on_chunk(self, message: ActionChunk, info: Mapping[str, int]) -> None:
+        arrived_ns = _arrived_ns(info)
         try:
             chunk = chunk_from_message(message)
         except ValueError as error:
@@ -103,12 +104,12 @@ class ChunkExecutorNode(lifecycle.ManagedNode):
         else:
             with self._lock:
                 problem = self._executor.on_chunk(chunk, self._now_ns())
+                if not problem:  # before a tick can command from it
+                    self._statistics.accepted(message.chunk_id, arrived_ns, time.monotonic_ns())
         if problem:
             text = f"Refused chunk {message.chunk_id}: {problem}"
             self.get_logger().warning(text, throttle_duration_sec=_LOG_PERIOD_S)
-            return
-        self._statistics.accepted(message.chunk_id, time.monotonic_ns() - begun)
-        if self._mode is Mode.HOLD and self._ticker is not None:
+        elif self._mode is Mode.HOLD and self._ticker is not None:
             self._ticker.poke()  # nothing moves, so there is no rhythm to keep and no reason to wait
 
     def _tick(self, now_ns: int, monotonic_ns: int, late_ns: int, due: bool) -> None:
@@ -121,7 +122,7 @@ class ChunkExecutorNode(lifecycle.ManagedNode):
             elif due or result.mode is not Mode.RUNNING:
                 self._output.stop()
             if due:
-                self._statistics.ticked(late_ns, result.chunk_id, time.monotonic_ns() - monotonic_ns)
+                self._statistics.ticked(late_ns, result.chunk_id, monotonic_ns, time.monotonic_ns())
             self._publish_state(now_ns, result, late_ns)
             self._note(result)
         except Exception as error:  # a thread that dies quietly would leave the robot without a watch
@@ -177,6 +178,12 @@ class ChunkExecutorNode(lifecycle.ManagedNode):
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)
+
+
+def _arrived_ns(info: Mapping[str, int]) -> int:
+    """When a message came, on the monotonic clock: before rclpy noticed it. Now where the middleware does not tell."""
+    came_ns = info["received_timestamp"]
+    return time.monotonic_ns() - (max(0, time.time_ns() - came_ns) if came_ns else 0)
 
 
 def make_executor(robot: RobotSpec, params: dict[str, Any]) -> Executor:

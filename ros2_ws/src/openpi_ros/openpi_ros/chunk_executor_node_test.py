@@ -43,11 +43,20 @@ def test_wrong_workspace_is_a_sentence(corners: list[float]) -> None:
 
 def test_statistics_of_ticks_and_chunks() -> None:
     statistics = TickStatistics()
-    statistics.accepted(7, 1_000_000)
-    statistics.ticked(0, 6, 500_000)
-    statistics.ticked(2_000_000, 7, 500_000)
-    statistics.ticked(0, 7, 500_000)
+    ms = 1_000_000
+    statistics.accepted(7, 10 * ms, 11 * ms)
+    statistics.ticked(0, 6, 12 * ms, 13 * ms)
+    statistics.ticked(2 * ms, 7, 32 * ms, 32 * ms + ms // 2)  # due at 30, so that 19 were the wait
+    statistics.ticked(0, 7, 50 * ms, 51 * ms)
     figures = statistics.figures()
     assert figures["ticks"] == 3
     assert figures["tick_jitter_p50_ms"] == 0.0
     assert figures["chunk_to_command_p50_ms"] == pytest.approx(3.5)
+
+
+def test_a_chunk_that_comes_while_its_tick_is_overdue_waits_for_none() -> None:
+    statistics = TickStatistics()
+    ms = 1_000_000
+    statistics.accepted(7, 10 * ms, 11 * ms)
+    statistics.ticked(3 * ms, 7, 12 * ms, 13 * ms)
+    assert statistics.figures()["chunk_to_command_p50_ms"] == pytest.approx(3.0)

@@ -39,15 +39,14 @@ class JointTrajectoryOutput(HoldsByItself):
 
     def __init__(self, channels: Channels, robot: RobotSpec, group: Group, names: list[str]) -> None:
         self._publisher = channels.publisher(JointTrajectory, group.controllers["joint_trajectory"]["topic"])
-        self._names = names
-        self._period = to_duration(robot.period_ns)
+        self._point = JointTrajectoryPoint(time_from_start=to_duration(robot.period_ns))
+        # Made once: that takes as long as sending it.
+        self._message = JointTrajectory(joint_names=names, points=[self._point])
 
     def publish(self, command: Vector, velocity: Vector) -> None:
         """Publishes positions and velocities. The stamp is zero: it begins when it comes."""
-        point = JointTrajectoryPoint(
-            positions=command.tolist(), velocities=velocity.tolist(), time_from_start=self._period
-        )
-        self._publisher.publish(JointTrajectory(joint_names=self._names, points=[point]))
+        self._point.positions, self._point.velocities = command.tolist(), velocity.tolist()
+        self._publisher.publish(self._message)
 
 
 class ForwardOutput(HoldsByItself):
