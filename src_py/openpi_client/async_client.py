@@ -124,8 +124,8 @@ class AsyncWebsocketClientPolicy:
 
     async def _round_trip(self, connection: ClientConnection, timeout_s: float) -> bytes | str:
         try:
+            self._writer.write(connection)  # which waits for nothing
             async with asyncio.timeout(timeout_s):
-                self._writer.write(connection)
                 return await connection.recv()
         except TimeoutError:
             raise errors.ServerTimeoutError(

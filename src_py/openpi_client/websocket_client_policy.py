@@ -133,12 +133,20 @@ class _Calls:
             self._check_open()
             if cancelled != self._cancelled:
                 raise errors.RequestCancelledError("The request was cancelled while it waited for its turn.")
-            self._task = task = self._tended.loop.create_task(call)
+            self._task = task = self._tended.loop.create_task(self._stopping(call))
             return task
+
+    async def _stopping(self, call: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await call
+        finally:
+            self._tended.loop.stop()  # at the end of this round; `run_until_complete` takes one more
 
     def _finish(self, task: "asyncio.Task[T]") -> T:
         try:
-            return self._tended.loop.run_until_complete(task)
+            while not task.done():
+                self._tended.loop.run_forever()
+            return task.result()
         except asyncio.CancelledError:
             raise errors.RequestCancelledError("The request was cancelled.") from None
         finally:
@@ -146,7 +154,8 @@ class _Calls:
                 self._task = None
             if not task.done():  # interrupted from the keyboard
                 task.cancel()
-                self._tended.loop.run_until_complete(asyncio.wait([task]))
+                while not task.done():
+                    self._tended.turn_once()
 
     def _check_open(self) -> None:
         if self._ended.is_set() or not self._thread.is_alive():  # threads do not survive a fork

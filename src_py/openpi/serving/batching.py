@@ -74,6 +74,7 @@ class Inference(abc.ABC):
         self._policy: InferencePolicy | None = None
         self._line: queue.SimpleQueue[Request | Call | None] = queue.SimpleQueue()
         self._waiting: set[Request] = set()  # of the event loop alone
+        metrics.waiting.set_function(lambda: self.waiting)
         self.room = asyncio.Semaphore(options.max_waiting)
 
     @property
@@ -101,7 +102,6 @@ class Inference(abc.ABC):
         """
         request = Request(observation, then, asyncio.get_running_loop().create_future())
         self._waiting.add(request)
-        self._metrics.waiting.inc()
         request.future.add_done_callback(lambda _: self._leave(request))
         self._put(request)
         return request.future
@@ -128,7 +128,6 @@ class Inference(abc.ABC):
     def _leave(self, request: Request) -> None:
         request.cancelled = True
         self._waiting.discard(request)
-        self._metrics.waiting.dec()
 
     def _main(self) -> None:
         while (item := self._take()) is not None:
@@ -254,11 +253,12 @@ class TendedInference(Inference):
         self._tended.loop.stop()
 
     def _take(self, timeout_s: float | None = None) -> Request | Call | None:
-        self._tended.turn_once()  # sends the answers to what was computed last
         loop = self._tended.loop
+        if not self._line.empty():
+            self._tended.turn_once()  # a line that never ends keeps nothing else waiting
+            return self._line.get_nowait()
         end = loop.call_later(timeout_s, loop.stop) if timeout_s is not None else None
-        if self._line.empty():
-            loop.run_forever()  # until something is put in line
+        loop.run_forever()  # until something is put in line
         if end is not None:
             end.cancel()
         return self._line.get_nowait()
