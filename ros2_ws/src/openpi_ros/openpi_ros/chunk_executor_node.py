@@ -27,8 +27,8 @@ from openpi_runtime.robots import RobotSpec, load_robot
 from openpi_runtime.safety import Box, SafetyRules
 from openpi_runtime.strategies import Strategy, make_strategy
 
-# The default of 5 ms would let another Python thread delay a tick by as much.
-_SWITCH_INTERVAL_S = 0.0001
+# The default of 5 ms would let another thread delay a tick by as much; much less would break into taking a chunk in.
+_SWITCH_INTERVAL_S = 0.0005
 # Of every thread but the tick's: one that is put off while it holds the interpreter's lock would put off the tick.
 _PRIORITY = 10
 _LOG_PERIOD_S = 1.0
