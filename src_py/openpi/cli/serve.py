@@ -2,9 +2,7 @@
 
 import dataclasses
 import logging
-import os
 import sys
-import threading
 from typing import Any, Literal
 
 # Config and checkpoint that serve a robot where nothing else is asked for.
@@ -68,18 +66,14 @@ class Args:
 
 def main(args: Args) -> int:
     """Serve until SIGINT or SIGTERM."""
-    from openpi.serving.batching import THREAD_NAME
+    from openpi.serving import background
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     logging.getLogger("openpi.serving.websockets").setLevel(logging.WARNING)
     _check(args)
     service = _replicated(args) if args.replicas > 1 else _single(args)
     service.serve_forever()
-    code = int(bool(service.failure))
-    if any(thread.name == THREAD_NAME for thread in threading.enumerate()):
-        logging.shutdown()
-        os._exit(code)  # a thread in a model's C++ code does not survive the interpreter's orderly end
-    return code
+    return background.leave(int(bool(service.failure)))
 
 
 def _check(args: Args) -> None:

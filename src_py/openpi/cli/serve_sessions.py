@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import signal
 from typing import Any, Literal
 
 
@@ -14,8 +15,8 @@ class Args:
     checkpoint: str | None = None
     """Checkpoint of sessions that ask for none; the latest, where this is not given."""
     codec: str = "ee"
-    """ee, ee_joints, ee_traj, ee_joints_traj, joints_traj, droid, or FILE.py:NAME; none: observations and results as they
-    are."""
+    """ee, ee_joints, ee_traj, ee_joints_traj, joints_traj, droid, or FILE.py:NAME; none: observations and results as
+    they are."""
     quaternion_order: Literal["wxyz", "xyzw"] = "wxyz"
     """Of the poses on the wire."""
     config_name: str = "pi05_positronic_lowmem"
@@ -39,12 +40,13 @@ def main(args: Args) -> int:
     """Serve until SIGINT or SIGTERM."""
     import uvicorn
 
-    from openpi.serving import addresses, memory
+    from openpi.serving import addresses, background, memory
 
     addresses.check_free(args.host, args.port)
     addresses.tls_context(args.tls_certificate, args.tls_key)
     memory.keep_freed()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn ends gracefully at it, and then gives it to us
     uvicorn.run(
         app(args),
         host=args.host,
@@ -57,7 +59,7 @@ def main(args: Args) -> int:
         timeout_graceful_shutdown=10,
         log_level="warning",
     )
-    return 0
+    return background.leave(0)
 
 
 def app(args: Args) -> Any:
@@ -95,13 +97,15 @@ def load_policy(args: Args, address: str, codec: Any) -> Any:
     from openpi.policies import policy_config
     from openpi.serving.batch_policy import BatchPolicy
     from openpi.serving.examples import example_for
+    from openpi.shared import download
     from openpi.training import config as _config
 
     train_config = _config.get_config(args.config_name)
     if args.random_weights:
         policy = policy_config.create_random_policy(train_config, default_prompt=args.default_prompt)
     else:
-        policy = policy_config.create_trained_policy(train_config, address, default_prompt=args.default_prompt)
+        directory = download.up_to_date(address)
+        policy = policy_config.create_trained_policy(train_config, directory, default_prompt=args.default_prompt)
     sizes = [2**n for n in range(args.batch.bit_length()) if 2**n < args.batch]
     batched = BatchPolicy(policy, [*sizes, args.batch])
     example = codec.encode(codec.example()) if codec else example_for(train_config)

@@ -1,4 +1,9 @@
+import contextlib
 import socket
+import subprocess
+import sys
+import time
+import urllib.request
 
 import pytest
 import tyro
@@ -39,6 +44,25 @@ def test_what_cannot_be_served_is_told_before_anything_is_loaded(line, words, mo
         taken = listener.getsockname()[1]
         with pytest.raises((OSError, ValueError), match=words.format(taken=taken)):
             serve.main(parse(*line.format(taken=taken).split()))
+
+
+def test_the_session_server_ends_orderly(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "openpi", "serve-sessions", "--checkpoints-dir", tmp_path, "--port", str(port)]
+    process = subprocess.Popen(command)
+    try:
+        health = f"http://127.0.0.1:{port}/healthz"
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            with contextlib.suppress(OSError), urllib.request.urlopen(health, timeout=5) as answer:
+                assert answer.read() == b"OK\n"
+                break
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
 
 
 def test_every_robot_has_a_config():

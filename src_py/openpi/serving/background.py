@@ -1,11 +1,14 @@
-"""A server in a thread: for tests, benchmarks and notebooks."""
+"""A server in a thread, for tests, benchmarks and notebooks; and the end of a process that has one."""
 
 import contextlib
+import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
 from typing import TypeVar
 
+from openpi.serving.batching import THREAD_NAME
 from openpi.serving.service import Health, WebsocketService
 
 Service = TypeVar("Service", bound=WebsocketService)
@@ -26,3 +29,14 @@ def running(server: Service, timeout_s: float = 60.0) -> Iterator[Service]:
     finally:
         server.shutdown()
         thread.join(timeout_s)
+
+
+def leave(code: int) -> int:
+    """The exit status, for a server's `main` to return; where a policy still computes or loads, exits with it at once.
+
+    A thread in a model's C++ code does not survive the interpreter's orderly end.
+    """
+    if any(thread.name == THREAD_NAME for thread in threading.enumerate()):
+        logging.shutdown()
+        os._exit(code)
+    return code

@@ -112,7 +112,7 @@ def maybe_download(url: str | os.PathLike[str], *, force_download: bool = False,
         OSError: the download failed or came short; the next call goes on where it stopped.
     """
     parsed = urllib.parse.urlparse(str(url))
-    if len(parsed.scheme) < 2 or parsed.scheme == "file":  # one letter is a Windows drive
+    if _is_local(parsed):
         return _local(parsed.path if parsed.scheme == "file" else str(url))
     entry = _entry(parsed)
     if not force_download and entry.is_complete():
@@ -123,6 +123,32 @@ def maybe_download(url: str | os.PathLike[str], *, force_download: bool = False,
         if force_download or not entry.is_complete():
             _download(str(url), entry, kwargs)
     return entry.target
+
+
+def up_to_date(url: str | os.PathLike[str], **kwargs: Any) -> pathlib.Path:
+    """As `maybe_download`, but what has other files or sizes there now than in the cache is downloaded again.
+
+    That is so with a folder that was still being uploaded. Where the address cannot be reached, the cache counts.
+    """
+    parsed = urllib.parse.urlparse(str(url))
+    changed = not _is_local(parsed) and _has_changed(str(url), _entry(parsed), kwargs)
+    return maybe_download(url, force_download=changed, **kwargs)
+
+
+def _has_changed(url: str, entry: _Entry, options: dict[str, Any]) -> bool:
+    if not entry.manifest.exists():
+        return False
+    sizes = json.loads(entry.manifest.read_text())["files"]
+    try:
+        files = _list_remote(url, options)[1]
+    except OSError as error:
+        logger.warning("Using the copy of %s in the cache: %s", url, error)
+        return False
+    return any(file.size is not None and sizes.get(file.name) != file.size for file in files)
+
+
+def _is_local(url: urllib.parse.ParseResult) -> bool:
+    return len(url.scheme) < 2 or url.scheme == "file"  # one letter is a Windows drive
 
 
 def _local(path: str) -> pathlib.Path:
@@ -193,6 +219,7 @@ def file_system(url: str, **options: Any) -> tuple[Any, str]:
 def _list_remote(url: str, options: dict[str, Any]) -> tuple[Any, list[_RemoteFile]]:
     """The file system and every file below `url`, or the file itself."""
     fs, root = file_system(url, **options)
+    fs.invalidate_cache()  # what was listed before may have grown since
     root = root.rstrip("/")
     try:
         info = fs.info(root)

@@ -48,6 +48,18 @@ def test_folder_comes_whole_and_is_not_fetched_again(remote, cache):
     ).read_bytes() == b"changed"
 
 
+def test_what_was_still_being_uploaded_comes_again(remote, monkeypatch):
+    put(remote, {"ckpt/params/a": b"a"})
+    assert not (download.up_to_date("memory://bucket/ckpt") / "params/b").exists()
+    put(remote, CHECKPOINT)
+    path = download.up_to_date("memory://bucket/ckpt")
+    assert {p.relative_to(path.parent).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file()} == CHECKPOINT
+    monkeypatch.setattr(download, "_download", lambda *_: pytest.fail("downloaded again"))
+    assert download.up_to_date("memory://bucket/ckpt") == path
+    remote.store.clear()  # gone, or out of reach
+    assert download.up_to_date("memory://bucket/ckpt") == path
+
+
 def test_part_of_a_folder_does_not_stand_for_the_whole(remote):
     put(remote, CHECKPOINT)
     download.maybe_download("memory://bucket/ckpt/params")
