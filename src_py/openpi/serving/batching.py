@@ -74,7 +74,7 @@ class Inference(abc.ABC):
         self._policy: InferencePolicy | None = None
         self._line: queue.SimpleQueue[Request | Call | None] = queue.SimpleQueue()
         self._waiting: set[Request] = set()  # of the event loop alone
-        metrics.waiting.set_function(lambda: self.waiting)
+        metrics.watch(self)
         self.room = asyncio.Semaphore(options.max_waiting)
 
     @property

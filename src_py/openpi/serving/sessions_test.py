@@ -230,6 +230,30 @@ def test_a_checkpoint_that_was_deleted_is_told_to_its_session(folder):
             session.infer(CODEC.example())
 
 
+def test_requests_that_wait_are_counted_over_all_checkpoints(folder):
+    asked, release = threading.Event(), threading.Event()
+
+    class Slow(Stub):
+        def infer(self, obs):
+            if self.name == "checkpoint-1":
+                asked.set()
+                assert release.wait(10)
+            return super().infer(obs)
+
+    with (
+        serving(folder, Slow, in_memory=2, preload=False) as port,
+        connect(port, "1") as one,
+        connect(port, "2") as two,
+    ):
+        waiting = threading.Thread(target=one.infer, args=(CODEC.example(),))
+        waiting.start()
+        assert asked.wait(10)
+        assert "actions" in two.infer(CODEC.example())
+        assert "openpi_waiting_requests 1.0" in get(port, "/metrics")
+        release.set()
+        waiting.join()
+
+
 def test_api_key(folder):
     with serving(folder, Loads(), api_keys=["secret"]) as port:
         with connect(port, api_key="secret") as session:
