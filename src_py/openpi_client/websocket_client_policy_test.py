@@ -57,6 +57,13 @@ def test_url_forms():
                 assert policy.get_server_metadata() == {"name": "fake"}
 
 
+def test_pictures_go_as_they_are_to_a_server_that_takes_no_jpeg():
+    options = ClientOptions(timeout_s=10, connect_timeout_s=5, jpeg_quality=90)
+    with FakeServer(lambda message: message) as server, connect(server, options) as policy:
+        image = np.full((32, 32, 3), 7, np.uint8)
+        np.testing.assert_array_equal(policy.infer({"image": image})["image"], image)
+
+
 def test_silent_server_is_a_timeout_within_the_timeout():
     with FakeServer(lambda _: None) as server, connect(server) as policy:
         start = time.monotonic()
