@@ -62,7 +62,11 @@ COMMON = (
         "the latest.",
     ),
     Argument(name="prompt", default="", description="Instruction for the policy; empty: the robot's default."),
-    Argument(name="host", default="127.0.0.1", description="policy:=remote: the policy server's host."),
+    Argument(
+        name="host",
+        default="127.0.0.1",
+        description="policy:=remote: the policy server's host, or wss://host; a key for it is $OPENPI_API_KEY.",
+    ),
     Argument(name="port", default="8000", check=_port, description="policy:=remote: the policy server's port."),
     Argument(
         name="protocol",

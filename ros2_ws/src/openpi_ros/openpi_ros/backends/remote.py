@@ -1,5 +1,6 @@
 """Inference on a policy server or a session server; needs no JAX here."""
 
+import os
 from typing import Any, Protocol
 
 from rclpy.node import Node
@@ -7,6 +8,7 @@ from rclpy.node import Node
 from openpi_ros.backends.base import MEASURED, BackendError, for_policy
 from openpi_runtime.robots import RobotSpec
 
+API_KEY = "OPENPI_API_KEY"  # no parameter: everybody on the graph could read it
 IMAGE_SIZE = 224  # what policies see; larger pictures only cost bandwidth
 
 
@@ -97,7 +99,7 @@ class PolicySpeech:
     def connect(self, params: dict[str, Any], options: Any) -> Any:
         from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
-        return WebsocketClientPolicy(params["host"], params["port"], options=options)
+        return WebsocketClientPolicy(params["host"], params["port"], os.environ.get(API_KEY), options=options)
 
     def agree(self, metadata: dict[str, Any]) -> None:
         """A server that says nothing about its robot is taken at its word."""
@@ -137,7 +139,8 @@ class SessionSpeech:
     def connect(self, params: dict[str, Any], options: Any) -> Any:
         from openpi_client.session_client_policy import SessionClientPolicy
 
-        return SessionClientPolicy(params["host"], params["port"], params["checkpoint"] or None, options=options)
+        key, checkpoint = os.environ.get(API_KEY), params["checkpoint"] or None
+        return SessionClientPolicy(params["host"], params["port"], checkpoint, key, options=options)
 
     def agree(self, metadata: dict[str, Any]) -> None:
         from openpi_runtime.session_signals import SessionSignals

@@ -12,7 +12,7 @@ from openpi import codecs
 from openpi.serving import examples, sessions
 from openpi.serving.background import running
 from openpi.serving.sessions_test import serving
-from openpi.serving.websocket_policy_server import WebsocketPolicyServer
+from openpi.serving.websocket_policy_server import ServerOptions, WebsocketPolicyServer
 from openpi.training.config import get_config
 from openpi_ros.backends.base import MEASURED, STAMP, BackendError
 from openpi_ros.backends.remote import RemoteBackend
@@ -123,6 +123,23 @@ def test_what_our_server_says_of_its_config_is_enough_to_refuse_it(config: str, 
     else:
         with pytest.raises(BackendError, match="has action_dim 14, but robot droid has 8"):
             ask(Stub(), metadata)
+
+
+def test_a_key_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "1000" / "params").mkdir(parents=True)
+    guarded = WebsocketPolicyServer(Stub(), "127.0.0.1", 0, {}, options=ServerOptions(api_keys=["secret"]))
+    served = serving(tmp_path, lambda _: Stub(), codec=codecs.get("droid"), api_keys=["secret"])
+    with running(guarded), served as port:
+        servers: list[dict[str, Any]] = [
+            {"protocol": "policy", "port": guarded.port},
+            {"protocol": "session", "port": port, "checkpoint": "1000"},
+        ]
+        for server in servers:
+            monkeypatch.delenv("OPENPI_API_KEY", raising=False)
+            with pytest.raises(BackendError, match="refuses this client"):
+                infer(obs=observation(), **server)
+            monkeypatch.setenv("OPENPI_API_KEY", "secret")
+            assert infer(obs=observation(), **server)["actions"].shape == (10, 8)
 
 
 def ask_session(folder: Path, codec: str, policy: Stub) -> dict[str, Any]:
