@@ -98,3 +98,16 @@ def test_history_answers_for_a_time(merger: JointMerger) -> None:
     assert merger.at(5) is None
     merger.clear()
     assert merger.at(25) is None
+
+
+def test_nothing_is_known_after_clear(merger: JointMerger) -> None:
+    for topic in merger.topics:
+        merger.update(topic, AGE, ["elbow", "finger"], [0, 0])
+    assert isinstance(merger.sample(AGE), JointSample)
+    merger.clear()
+    missing = merger.sample(AGE)
+    assert isinstance(missing, Missing)
+    assert "never came" in str(missing)
+    merger.update(merger.topics[0], AGE, ["elbow", "finger"], [0, 0])
+    assert isinstance(merger.sample(AGE), Missing)
+    assert merger.at(AGE) is None
