@@ -80,3 +80,4 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         process.wait(_STOP_TIMEOUT_S)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
