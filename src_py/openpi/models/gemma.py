@@ -359,7 +359,10 @@ def _rotate(x: at.Float[at.Array, "b t n h"], positions: at.Int[at.Array, "b t"]
     """Rotary embedding (arXiv 2104.09864) on the two halves of the head dimension; the result is float32."""
     half = x.shape[-1] // 2
     wavelengths = _ROPE_MAX_WAVELENGTH ** (jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions[..., None, None] / wavelengths
+    # Behind the barrier they are divided by, as in the published models; else XLA multiplies by rounded reciprocals,
+    # which moves the angles of late positions by 1e-5.
+    divisors = jax.lax.optimization_barrier(jnp.broadcast_to(wavelengths, (*positions.shape, 1, half)))
+    angles = positions[..., None, None] / divisors
     sin, cos = jnp.sin(angles), jnp.cos(angles)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

@@ -47,7 +47,8 @@ def posemb_sincos(
     if embedding_dim % 2:
         raise ValueError(f"embedding_dim is {embedding_dim}; it must be even: half sines, half cosines.")
     period = min_period * (max_period / min_period) ** jnp.linspace(0.0, 1.0, embedding_dim // 2)
-    angle = jnp.einsum("...,j->...j", pos, 2 * jnp.pi / period, precision=jax.lax.Precision.HIGHEST)
+    # As rounded in the published models: angles reach 1571, where 2 pi / period would be off by 1e-4.
+    angle = jnp.einsum("...,j->...j", pos, 2 * jnp.pi * (1 / period), precision=jax.lax.Precision.HIGHEST)
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
