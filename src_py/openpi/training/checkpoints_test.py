@@ -32,7 +32,7 @@ def make_state(seed=0, *, ema=True, width_of=Net):
         step=jnp.int32(seed),
         params=params,
         model_def=graph,
-        opt_state=tx.init(params),
+        opt_state=jax.tree.map(lambda x: x + seed, tx.init(params)),
         tx=tx,
         ema_decay=0.99 if ema else None,
         ema_params=jax.tree.map(lambda x: x + 1, params) if ema else None,
