@@ -7,7 +7,7 @@ the thread that asks runs the loop itself, and while nobody does, another one le
 import asyncio
 import threading
 
-PATIENCE = 200  # visits in vain after which the keeper sleeps until the loop is free again
+PATIENCE = 6  # visits in vain, each after twice the time, before the keeper sleeps until the loop is free again
 
 
 class TendedLoop:
@@ -21,16 +21,17 @@ class TendedLoop:
 
     def tend(self, ended: threading.Event) -> None:
         """Until `ended`, let the loop turn regularly while nobody runs it: it answers whatever has come in."""
-        visits = 0
-        while not ended.wait(self._every_s):
-            visits += 1
-            if self.turn.acquire(blocking=visits > PATIENCE):
-                visits = 0
-                try:
-                    if not ended.is_set():  # after which the loop may be closed
-                        self.turn_once()
-                finally:
-                    self.turn.release()
+        vain = 0
+        while not ended.wait(self._every_s * 2**vain):  # a visit costs who runs the loop a switch of threads
+            if not self.turn.acquire(blocking=vain == PATIENCE):
+                vain += 1
+                continue
+            vain = 0
+            try:
+                if not ended.is_set():  # after which the loop may be closed
+                    self.turn_once()
+            finally:
+                self.turn.release()
 
     def turn_once(self) -> None:
         """Do what is due, and wait for nothing. The caller holds `turn`."""
