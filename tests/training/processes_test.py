@@ -102,12 +102,23 @@ def test_four_devices_give_the_losses_of_one(tiny_run: Any, expected: list[float
 
 
 @pytest.mark.long
-def test_accumulation_on_four_devices_gives_the_losses_of_one(tiny_run: Any) -> None:
-    config = tiny_run("one", batch_size=8, loop=options.LoopOptions(grad_accum_steps=2))
+@pytest.mark.parametrize("base", ["TINY", "FAST_LORA"])
+def test_accumulation_on_four_devices_gives_the_losses_of_one(tiny: Any, tiny_run: Any, base: str) -> None:
+    loop = {"grad_accum_steps": 2, "val_fraction": 0.25, "val_interval": 3, "val_batches": 1}
+    changes = {name: getattr(getattr(tiny, base), name) for name in ("model", "freeze_filter", "ema_decay")}
+    config = tiny_run("one", batch_size=8, loop=options.LoopOptions(**loop), **changes)
     train_loop.train(config)
     spread = dataclasses.replace(config, exp_name="four")
-    run(spread, FOUR, fsdp_devices=2, shard_all=True, batch_size=8, loop={"grad_accum_steps": 2})
+    run(spread, FOUR, base=base, fsdp_devices=2, shard_all=True, batch_size=8, loop=loop)
     assert losses(spread) == pytest.approx(losses(config), rel=1e-4)
+    assert_same_validation(spread, config, steps=[3, 5])
+
+
+def assert_same_validation(ours: Any, theirs: Any, steps: list[int]) -> None:
+    rows = [[row for row in metrics.read_metrics(run.checkpoint_dir) if "val_loss" in row] for run in (ours, theirs)]
+    assert [row["step"] for row in rows[0]] == steps
+    for one, other in zip(*rows, strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
 
 
 @pytest.mark.long
@@ -124,9 +135,4 @@ def test_two_processes_give_the_losses_and_errors_of_one(tiny_run: Any) -> None:
     texts = [finish(process) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(text[-2000:] for text in texts)
     assert losses(spread) == pytest.approx(losses(config), rel=1e-4)
-    ours, theirs = (
-        [row for row in metrics.read_metrics(run.checkpoint_dir) if "val_loss" in row] for run in (spread, config)
-    )
-    assert [row["step"] for row in ours] == [3, 5]
-    for one, other in zip(ours, theirs, strict=True):
-        assert one == pytest.approx(other, rel=1e-3)
+    assert_same_validation(spread, config, steps=[3, 5])

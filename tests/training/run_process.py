@@ -1,6 +1,7 @@
 """Runs the tiny config in a process of its own, and dies or fails where it is told to.
 
 Usage: python run_process.py JSON with the fields of `TrainConfig` to change, and
+    base: the config of tiny_config.py to start from, TINY by default;
     kill_at_step: SIGKILL after this step has been started;
     kill_in_save: SIGKILL while this save (1 is the first) is being written;
     full_after_step: from this step on no file can grow (the disk is full);
@@ -37,8 +38,9 @@ def main(settings: dict[str, Any]) -> None:
         sharding.fsdp_sharding = functools.partial(sharding.fsdp_sharding, min_size_mbytes=0)
     stop_after = settings.pop("stop_after", None)
     data = tiny_config.aloha(settings.pop("repo_id"))
-    loop = dataclasses.replace(tiny_config.TINY.loop, **settings.pop("loop", {}))
-    config = dataclasses.replace(tiny_config.TINY, data=data, loop=loop, **settings)
+    base = getattr(tiny_config, settings.pop("base", "TINY"))
+    loop = dataclasses.replace(base.loop, **settings.pop("loop", {}))
+    config = dataclasses.replace(base, data=data, loop=loop, **settings)
 
     saves = []
     write = checkpoints._AssetsWriter.__call__

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from openpi.models import gemma, lora, pi0_config, siglip
+from openpi.models import gemma, lora, pi0_config, pi0_fast, siglip
+from openpi.models import tokenizer as _tokenizer
 from openpi.training import config as _config
 from openpi.training import data_config, optimizer
 from openpi.training.configs import positronic
@@ -24,6 +25,18 @@ def model(*, adapters: bool = False, **kwargs: object) -> pi0_config.Pi0Config:
         vocab_size=2048,
         image_resolution=(28, 28),
         **kwargs,
+    )
+
+
+def fast_model() -> pi0_fast.Pi0FASTConfig:
+    """A pi0-FAST with adapters that says its 4 x 14 actions one by one."""
+    sizes = model(adapters=True)
+    shared = ("action_dim", "action_horizon", "dtype", "paligemma_variant", "vision_variant", "vocab_size")
+    return pi0_fast.Pi0FASTConfig(
+        **{name: getattr(sizes, name) for name in (*shared, "image_resolution")},
+        max_token_len=160,
+        fast_model_tokenizer=_tokenizer.BinningTokenizer,
+        fast_model_tokenizer_kwargs={"n_bins": 32},
     )
 
 
@@ -52,6 +65,9 @@ TINY = _config.register_config(
         wandb_enabled=False,
     ),
     replace=True,
+)
+FAST_LORA = dataclasses.replace(
+    TINY, model=fast_model(), freeze_filter=fast_model().get_freeze_filter(), ema_decay=None
 )
 RAW = _config.register_config(
     dataclasses.replace(TINY, name="tiny_raw", data=dataclasses.replace(aloha("local"), adapt_to_pi=False)),
