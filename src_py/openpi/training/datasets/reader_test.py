@@ -149,9 +149,7 @@ def test_table_shorter_than_its_episodes(tmp_path: pathlib.Path) -> None:
     pq.write_table(pq.read_table(path).slice(0, 16), path)
     dataset = LeRobotDataset(str(root), image_keys=())
     dataset[14]
-    with pytest.raises(
-        BadSampleError, match=r"episode 2, all frames: file-000.parquet ends before"
-    ):
+    with pytest.raises(BadSampleError, match=r"episode 2, all frames: file-000.parquet ends before"):
         dataset[15]
 
 
