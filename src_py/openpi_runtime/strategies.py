@@ -223,12 +223,12 @@ def prefix_weights(horizon: int, delay: int, end: int, schedule: str = "cosine")
 def blend(previous: ActionChunk, new: ActionChunk, entry: int, steps: int, schedule: str = "cosine") -> ActionChunk:
     """`new`, drawn to `previous`: wholly before step `entry`, then less and less over `steps` steps.
 
-    Where `previous` has ended, the gap of its last step is kept on, so that a short overlap is no steeper. No value
-    leaves the range that both chunks span in its column.
+    Where `previous` has ended, the gap of its last step is kept on, so that a short overlap is no steeper; before it
+    begins, its first step counts. No value leaves the range that both chunks span in its column.
     """
-    shift = round(previous.position(new.stamp_ns))
-    rows = np.minimum(np.arange(new.horizon), previous.horizon - 1 - shift)
-    gap = previous.actions[rows + shift] - new.actions[rows]
+    shift, last = round(previous.position(new.stamp_ns)), previous.horizon - 1
+    rows = np.minimum(np.arange(new.horizon), max(0, last - shift))
+    gap = previous.actions[np.clip(rows + shift, 0, last)] - new.actions[rows]
     weights = prefix_weights(new.horizon, entry, entry + steps, schedule)
     lower = np.minimum(previous.actions.min(axis=0), new.actions.min(axis=0))
     upper = np.maximum(previous.actions.max(axis=0), new.actions.max(axis=0))

@@ -138,6 +138,17 @@ def test_blend_goes_on_beyond_the_end_of_the_previous_chunk() -> None:
     assert mixed.actions[:, 0] == pytest.approx([1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0, 0, 0, 0])
 
 
+def test_blend_with_a_chunk_that_ends_before_the_new_one_begins_keeps_its_last_gap() -> None:
+    previous, new = make(1, 0, per_step=1.0, horizon=3), make(2, 40, 10.0, 1.0)
+    mixed = blend(previous, new, entry=0, steps=4, schedule="linear")
+    assert mixed.actions[:, 0] == pytest.approx([3.6, 6.2, 8.8, 11.4, 14, 15, 16, 17, 18, 19])
+
+
+def test_blend_with_a_chunk_that_begins_later_holds_its_first_step() -> None:
+    mixed = blend(make(1, 4, per_step=1.0), make(2, 0, 10.0), entry=6, steps=1, schedule="linear")
+    assert mixed.actions[:, 0] == pytest.approx([0, 0, 0, 0, 0, 1, 6, 10, 10, 10])
+
+
 def test_blend_never_leaves_the_range_of_both_chunks() -> None:
     previous, new = make(1, 0, 1.0), make(2, 7, 0.0, 0.25)  # the new one rises to 2.25 after the other's end
     rising = np.clip(np.arange(10) / 4, 0, 1)[:, None]
