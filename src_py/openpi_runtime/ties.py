@@ -6,6 +6,8 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+# Loaded before any fork: a child of a process with several threads had better call than load.
+_LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
 
 def die_with(parent: int, number: signal.Signals) -> None:
@@ -13,8 +15,8 @@ def die_with(parent: int, number: signal.Signals) -> None:
 
     More exactly: when the thread of the parent ends that started this process.
     """
-    if not sys.platform.startswith("linux"):
+    if _LIBC is None:
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it ended before this was said
         os.kill(os.getpid(), number)
