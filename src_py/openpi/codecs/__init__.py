@@ -66,7 +66,7 @@ def _of_file(path: pathlib.Path, name: str) -> Codec:
 
 @functools.cache
 def _load(path: pathlib.Path) -> dict[str, Codec]:
-    module = source_files.run(path, "openpi_user_codecs")
+    module = source_files.run(path, "codec")
     return {value.name: value for value in vars(module).values() if isinstance(value, Codec)}
 
 

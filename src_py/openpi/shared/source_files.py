@@ -6,16 +6,16 @@ import sys
 from types import ModuleType
 
 
-def run(path: pathlib.Path, prefix: str) -> ModuleType:
-    """Run a file as a module called by `prefix` and its own name; a file that fails leaves no module behind.
+def run(path: pathlib.Path, kind: str) -> ModuleType:
+    """Run a file of configs, codecs, ... (`kind`, one word in the singular); one that fails leaves no module behind.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no Python file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path} (looked for {path.resolve()}).")
-    spec = importlib.util.spec_from_file_location(f"{prefix}_{path.stem}", path.resolve())
+        raise FileNotFoundError(f"There is no {kind} file {path} (looked for {path.resolve()}).")
+    spec = importlib.util.spec_from_file_location(f"openpi_user_{kind}_{path.stem}", path.resolve())
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is no Python file.")
     module = importlib.util.module_from_spec(spec)

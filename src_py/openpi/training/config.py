@@ -149,7 +149,7 @@ def _load_file(path: pathlib.Path) -> list[str]:
     before, loaded = dict(_CONFIGS), dict(_loaded)
     _running.append([])
     try:
-        module = source_files.run(path, "openpi_user_config")
+        module = source_files.run(path, "config")
     except BaseException:
         # So that the corrected file can be loaded again.
         _restore(_CONFIGS, before)

@@ -119,7 +119,7 @@ def test_transforms_of_a_file_reach_a_process_that_has_not_loaded_it(tmp_path):
 
 def test_broken_file_can_be_corrected(tmp_path):
     path = tmp_path / "my_robot.py"
-    with pytest.raises(FileNotFoundError, match="no file"):
+    with pytest.raises(FileNotFoundError, match="no config file"):
         _config.get_config(str(path))
     path.write_text(OWN.format(name="mine") + "1 / 0\n")
     with pytest.raises(ZeroDivisionError):
