@@ -17,7 +17,7 @@ HISTORY_NS = 5_000_000_000  # of merged states, to look up the state at an obser
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JointSample:
-    """A merged state: values [n] in the order of the columns, stamped with the oldest source's stamp."""
+    """A merged state: values [n] in the order of the columns, read-only, stamped with the oldest source's stamp."""
 
     values: Float64[np.ndarray, " n"]
     stamp_ns: int
@@ -115,6 +115,7 @@ class JointMerger:
         if len(readings) < len(self._keys):
             return
         values = np.array([reading.value for reading in readings], dtype=np.float64)
+        values.setflags(write=False)
         self._newest = JointSample(values=values, stamp_ns=min(reading.stamp_ns for reading in readings))
         if not self._history or self._newest.stamp_ns > self._history[-1].stamp_ns:
             self._history.append(self._newest)

@@ -22,6 +22,15 @@ def test_topics_are_merged_and_reordered_by_name(merger: JointMerger) -> None:
     assert sample.stamp_ns == 10
 
 
+def test_nobody_changes_the_state_that_all_are_given(merger: JointMerger) -> None:
+    for topic in merger.topics:
+        merger.update(topic, 10, ["elbow", "finger"], [1.0, 0.0])
+    sample = merger.sample(10)
+    assert isinstance(sample, JointSample)
+    with pytest.raises(ValueError, match="read-only"):
+        sample.values[0] = 2.0
+
+
 def test_aloha_messages_as_the_driver_sends_them() -> None:
     spec = load_robot("aloha")
     merger = JointMerger(spec, spec.state, AGE)
