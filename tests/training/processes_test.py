@@ -67,7 +67,7 @@ def test_kill_in_a_save_costs_no_checkpoint_and_changes_no_loss(tiny_run: Any, e
     config = tiny_run("killed_in_save")
     run(config, status=-signal.SIGKILL, kill_in_save=2)
     assert saved_steps(config) == [2]
-    run(config, resume=True)
+    assert "leaked" not in run(config, resume=True, num_workers=1), "memory that workers share with the run"
     assert losses(config) == expected
     assert saved_steps(config) == [5]
 

@@ -209,5 +209,7 @@ def _converter(framework: str, sharding: jax.sharding.Sharding | None) -> Callab
 
 
 def _as_jax(array: np.ndarray) -> np.ndarray:
-    # JAX has no 64-bit types by default; casting here keeps the transfer half as large.
-    return array.astype({"float64": np.float32, "int64": np.int32}.get(array.dtype.name, array.dtype), copy=False)
+    # JAX has no 64-bit types by default; casting here keeps the transfer half as large. A copy, as JAX on a CPU would
+    # hold on to a worker's shared memory, and let go of it too late for it to be freed in good order.
+    dtype = {"float64": np.float32, "int64": np.int32}.get(array.dtype.name, array.dtype)
+    return np.array(array, dtype)
