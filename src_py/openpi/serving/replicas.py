@@ -8,7 +8,6 @@ to another one. Replicas end with the front, however that ends.
 import asyncio
 import contextlib
 import dataclasses
-import functools
 import logging
 import os
 import signal
@@ -74,10 +73,9 @@ class Replica:
 
     async def _run_once(self) -> None:
         Path(self.path).unlink(missing_ok=True)
-        argv = self.command(self.number, self.path)
-        tie = functools.partial(ties.die_with, os.getpid(), signal.SIGTERM)
+        argv = ties.tied(self.command(self.number, self.path))
         environment = {**os.environ, **self.environment}
-        self.process = await asyncio.create_subprocess_exec(*argv, env=environment, preexec_fn=tie)
+        self.process = await asyncio.create_subprocess_exec(*argv, env=environment)
         self.starts += 1
         watching = asyncio.create_task(self._become_ready())
         try:

@@ -91,9 +91,10 @@ def test_a_killed_replica_is_replaced_and_its_request_answered(server):
 
 
 FRONT = """
-import sys
+import os, sys
 from openpi.serving.replicas import ReplicaServer
 
+os.register_at_fork(before=os.abort)  # it may have threads that bear no fork, as JAX's
 front = ReplicaServer(lambda number, path: [sys.executable, "-c", sys.argv[1], path], 1, "127.0.0.1", int(sys.argv[2]))
 front.serve_forever()
 """
