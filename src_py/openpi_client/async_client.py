@@ -1,6 +1,7 @@
 """Policy clients for asyncio; the blocking ones in `websocket_client_policy` are built on them."""
 
 import asyncio
+import contextlib
 import dataclasses
 import random
 import ssl
@@ -65,6 +66,7 @@ class AsyncWebsocketClientPolicy:
         self._awaited = ""  # connected, and the server is not ready yet: what it says of that
         self._turn = asyncio.Lock()
         self._writer = frames.FrameWriter()
+        self._under_way: _Sent | None = None  # before `infer` has come to it
 
     async def connect(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Connect unless connected, retrying until the time is over; return the server's metadata.
@@ -93,6 +95,19 @@ class AsyncWebsocketClientPolicy:
                 self.stats.failures += 1
                 raise
 
+    def head_start(self, obs: dict[str, Any]) -> None:
+        """Send at once what the next call of `infer` is for, where connected, while nothing runs the event loop.
+
+        What is wrong with it, that call tells.
+        """
+        connection = self._connection
+        if self._under_way is not None:
+            self.drop()  # nobody came for its answer
+        elif connection is not None and not self._turn.locked():
+            with contextlib.suppress(Exception):
+                self._under_way = self._packed(obs, connection, time.perf_counter())
+                self._writer.write(connection)
+
     async def reset(self) -> None:
         """The protocol has no reset: policies behind it keep no state."""
 
@@ -104,13 +119,16 @@ class AsyncWebsocketClientPolicy:
 
     def drop(self) -> None:
         """Give up the connection at once, without the closing handshake that a dead server would not answer."""
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._under_way = self._connection, None, None
         if connection is not None:
             connection.transport.abort()
 
     async def _exchange(self, obs: dict[str, Any], start: float) -> dict[str, Any]:
         connection = await self._connected(self.options.timeout_s)
-        sent = self._writer.pack(self._prepared(obs, connection))
+        sent, self._under_way = self._under_way, None
+        if sent is None or sent.connection is not connection:
+            sent = self._packed(obs, connection, start)
+            self._writer.write(connection)  # which waits for nothing
         left_s = self.options.timeout_s - (time.perf_counter() - start)
         try:
             frame = await self._round_trip(connection, left_s)
@@ -119,12 +137,14 @@ class AsyncWebsocketClientPolicy:
             if not (isinstance(error, errors.InferenceError) and self._dialect.goes_on_after_errors):
                 self.drop()  # whatever is still to come on this connection belongs to no request of ours
             raise
-        self._count(sent, len(frame), result, start)
+        self._count(sent, len(frame), result)
         return result
+
+    def _packed(self, obs: dict[str, Any], connection: ClientConnection, start: float) -> "_Sent":
+        return _Sent(connection, self._writer.pack(self._prepared(obs, connection)), start)
 
     async def _round_trip(self, connection: ClientConnection, timeout_s: float) -> bytes | str:
         try:
-            self._writer.write(connection)  # which waits for nothing
             async with asyncio.timeout(timeout_s):
                 return await connection.recv()
         except TimeoutError:
@@ -141,10 +161,10 @@ class AsyncWebsocketClientPolicy:
             return obs
         return jpeg.compress(obs, self.options.jpeg_quality)
 
-    def _count(self, sent: int, received: int, result: Any, start: float) -> None:
-        self.stats.bytes_sent += sent
+    def _count(self, sent: "_Sent", received: int, result: Any) -> None:
+        self.stats.bytes_sent += sent.size
         self.stats.bytes_received += received
-        self.stats.times_ms.append((time.perf_counter() - start) * 1e3)
+        self.stats.times_ms.append((time.perf_counter() - sent.start) * 1e3)
         timing = result.get("server_timing") if isinstance(result, dict) else None
         if isinstance(timing, dict):
             self.stats.server_ms = float(timing.get("infer_ms", 0.0))
@@ -201,6 +221,13 @@ class AsyncWebsocketClientPolicy:
         while isinstance(said := self._dialect.greeting(await connection.recv()), str):
             self._awaited = said
         return said
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sent:
+    connection: ClientConnection
+    size: int
+    start: float
 
 
 def session_url(base: str, checkpoint_id: str | None) -> str:

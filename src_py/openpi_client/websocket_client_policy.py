@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -65,7 +66,7 @@ class WebsocketClientPolicy(base_policy.BasePolicy):
             ServerTimeoutError, ServerLostError, InferenceError, ProtocolError: see `AsyncWebsocketClientPolicy`.
             RequestCancelledError: another thread called `cancel` or `close`.
         """
-        return self._run(self._client.infer(obs))
+        return self._calls.run(self._client.infer(obs), functools.partial(self._client.head_start, obs))
 
     def reset(self) -> None:
         """Nothing to reset: policies behind this protocol keep no state."""
@@ -107,15 +108,16 @@ class _Calls:
         self._thread = threading.Thread(target=self._main, name="openpi-client", daemon=True)
         self._thread.start()
 
-    def run(self, call: Coroutine[Any, Any, T]) -> T:
+    def run(self, call: Coroutine[Any, Any, T], before: Callable[[], None] = lambda: None) -> T:
+        """`before` is done while the loop stands still: entering it takes a while."""
         if asyncio._get_running_loop() is not None:  # as in a notebook: a thread runs one loop at a time
             with concurrent.futures.ThreadPoolExecutor(1) as pool:
-                return pool.submit(self.run, call).result()
+                return pool.submit(self.run, call, before).result()
         cancelled = self._cancelled
         with contextlib.closing(call):
             self._check_open()
             with self._tended.turn:
-                return self._finish(self._begin(call, cancelled))
+                return self._finish(self._begin(call, before, cancelled))
 
     def cancel(self) -> None:
         with self._lock:
@@ -128,11 +130,12 @@ class _Calls:
         if threading.current_thread() is not self._thread:  # as a garbage collection may make it
             self._thread.join(timeout=5.0)
 
-    def _begin(self, call: Coroutine[Any, Any, T], cancelled: int) -> "asyncio.Task[T]":
+    def _begin(self, call: Coroutine[Any, Any, T], before: Callable[[], None], cancelled: int) -> "asyncio.Task[T]":
         with self._lock:
             self._check_open()
             if cancelled != self._cancelled:
                 raise errors.RequestCancelledError("The request was cancelled while it waited for its turn.")
+            before()
             self._task = task = self._tended.loop.create_task(self._stopping(call))
             return task
 

@@ -225,6 +225,23 @@ def test_closed_client_says_so():
         policy.close()
 
 
+def test_an_answer_that_nobody_came_for_is_not_taken_for_the_next():
+    with FakeServer(answer=lambda message: message) as server, connect(server) as policy:
+        with policy._calls._tended.turn:
+            policy._client.head_start({"n": 1})  # and what should have come for it was cancelled
+        assert policy.infer({"n": 2}) == {"n": 2}
+        assert policy.infer({"n": 3}) == {"n": 3}
+        assert policy.stats.connections == 2
+
+
+def test_what_cannot_be_sent_is_said_and_the_connection_stays():
+    with FakeServer(answer=lambda message: message) as server, connect(server) as policy:
+        with pytest.raises(ValueError, match="Unsupported dtype"):
+            policy.infer({"x": np.array([object()])})
+        assert policy.infer({"n": 1}) == {"n": 1}
+        assert (policy.stats.requests, policy.stats.failures, policy.stats.connections) == (2, 1, 1)
+
+
 def test_closing_while_others_ask_cancel_and_close(caplog):
     outcomes = []
 

@@ -75,7 +75,7 @@ class Inference(abc.ABC):
         self._line: queue.SimpleQueue[Request | Call | None] = queue.SimpleQueue()
         self._waiting: set[Request] = set()  # of the event loop alone
         metrics.watch(self)
-        self.room = asyncio.Semaphore(options.max_waiting)
+        self._left = asyncio.Event()
 
     @property
     def waiting(self) -> int:
@@ -87,6 +87,12 @@ class Inference(abc.ABC):
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._put(Call(function, future))
         return await future
+
+    async def room(self) -> None:
+        """Wait until there is room in line."""
+        while len(self._waiting) >= self._options.max_waiting:
+            self._left.clear()
+            await self._left.wait()
 
     def use(self, policy: InferencePolicy) -> None:
         """From now on, infer with this policy."""
@@ -128,6 +134,7 @@ class Inference(abc.ABC):
     def _leave(self, request: Request) -> None:
         request.cancelled = True
         self._waiting.discard(request)
+        self._left.set()
 
     def _main(self) -> None:
         while (item := self._take()) is not None:
@@ -143,7 +150,7 @@ class Inference(abc.ABC):
     def _company(self) -> list[Request]:
         """More requests for the batch that one request has opened."""
         company: list[Request] = []
-        if not hasattr(self._policy, "infer_batch"):
+        if not hasattr(self._policy, "infer_batch") or (self._expected() <= 1 and self._line.empty()):
             return company
         deadline = time.perf_counter() + self._options.max_wait_ms / 1e3
         while len(company) + 1 < self._options.max_size:

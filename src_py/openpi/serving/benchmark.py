@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from openpi_client.async_client import AsyncWebsocketClientPolicy, ClientOptions
 
 Which = Literal["ours", "published"]
 START_S = 900.0  # compiling takes its time on a busy machine
+PERCENT, RESAMPLED = (50, 99), 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,26 +41,74 @@ class Load:
     client: Literal["async", "own"] = "async"
 
 
-@dataclasses.dataclass(frozen=True)
-class Figures:
-    """What came out; times in ms, those of the policy taken off."""
+@dataclasses.dataclass
+class Turns:
+    """What came out, turn by turn: times of the requests in ms, those of the policy taken off."""
 
-    which: Which
-    load: Load
-    p50_ms: float
-    p99_ms: float
-    requests_per_s: float
+    times: list[list[float]] = dataclasses.field(default_factory=list)
+    rates: list[float] = dataclasses.field(default_factory=list)
 
     def row(self) -> dict[str, Any]:
-        """Plain data, for JSON and tables."""
-        load = dataclasses.asdict(self.load)
-        figures = {key: round(getattr(self, key), 3) for key in ("p50_ms", "p99_ms", "requests_per_s")}
-        return {"server": self.which, **load, **figures}
+        """Figures over all requests of all turns."""
+        p50, p99 = np.percentile(np.concatenate(self.times), PERCENT)
+        rate = float(np.median(self.rates))
+        return {"p50_ms": round(p50, 3), "p99_ms": round(p99, 3), "requests_per_s": round(rate, 3)}
 
 
-def measure(policy: str, loads: Sequence[Load], published_python: Path | None, rounds: int) -> Iterator[list[Figures]]:
-    """Figures of each load on this policy: of our server and, where its interpreter is given, the published one."""
+def ratios(ours: Turns, published: Turns) -> dict[str, str]:
+    """Our percentiles over theirs, with the 95 % interval that drawing the turns again gives."""
+    rng = np.random.default_rng(0)
+
+    def percentiles(turns: Turns, chosen: Any) -> np.ndarray:
+        return np.percentile(np.concatenate([turns.times[i] for i in chosen]), PERCENT)
+
+    def drawn(turns: Turns) -> np.ndarray:
+        return percentiles(turns, rng.integers(len(turns.times), size=len(turns.times)))
+
+    every = range(len(ours.times))
+    measured = percentiles(ours, every) / percentiles(published, every)
+    low, high = np.percentile([drawn(ours) / drawn(published) for _ in range(RESAMPLED)], [2.5, 97.5], axis=0)
+    names = [f"p{percent}_ratio" for percent in PERCENT]
+    return {name: f"{m:.2f} ({a:.2f}-{b:.2f})" for name, m, a, b in zip(names, measured, low, high, strict=True)}
+
+
+Ask = Callable[[Which, Load], tuple[list[float], float]]
+
+
+def measure(
+    policy: str, loads: Sequence[Load], published_python: Path | None, starts: int, rounds: int
+) -> list[dict[str, Any]]:
+    """Rows of each load on this policy: of our server and, where its interpreter is given, the published one.
+
+    The servers take turns in random order, `rounds` turns for each of `starts` pairs of processes: where a process's
+    memory comes to lie has its own influence.
+    """
     servers: tuple[Which, ...] = ("ours", "published") if published_python else ("ours",)
+    turns: dict[tuple[Load, Which], Turns] = {(load, which): Turns() for load in loads for which in servers}
+    for _ in range(starts):
+        with _servers(servers, policy, published_python) as ask:
+            for which in servers:
+                ask(which, Load(policy, 1, "3x224", 1))  # so that neither still loads while the other has its turn
+            for load, which in _order(loads, servers, rounds):
+                times, rate = ask(which, load)
+                turns[load, which].times.append(times)
+                turns[load, which].rates.append(rate)
+    return [_row(load, which, turns) for load, which in turns]
+
+
+def _order(loads: Sequence[Load], servers: Sequence[Which], rounds: int) -> Iterator[tuple[Load, Which]]:
+    for load, _ in itertools.product(loads, range(rounds)):
+        yield from ((load, which) for which in random.sample(servers, len(servers)))
+
+
+def _row(load: Load, which: Which, turns: dict[tuple[Load, Which], Turns]) -> dict[str, Any]:
+    row = {"server": which, **dataclasses.asdict(load), **turns[load, which].row()}
+    compared = which == "ours" and (load, "published") in turns
+    return row | (ratios(turns[load, "ours"], turns[load, "published"]) if compared else {})
+
+
+@contextlib.contextmanager
+def _servers(servers: Iterable[Which], policy: str, published_python: Path | None) -> Iterator[Ask]:
     with contextlib.ExitStack() as stack:
         ports = {which: stack.enter_context(_server(which, policy, published_python)) for which in servers}
         pythons = {"ours": Path(sys.executable), "published": published_python or Path(sys.executable)}
@@ -68,21 +118,7 @@ def measure(policy: str, loads: Sequence[Load], published_python: Path | None, r
                 return _ask_apart(pythons[which], ports[which], load)
             return asyncio.run(_ask(ports[which], load))
 
-        for load in loads:
-            yield _take_turns(load, servers, rounds, ask)
-
-
-Ask = Callable[[Which, Load], tuple[list[float], float]]
-
-
-def _take_turns(load: Load, servers: Iterable[Which], rounds: int, ask: Ask) -> list[Figures]:
-    times: dict[Which, list[float]] = {which: [] for which in servers}
-    rates: dict[Which, list[float]] = {which: [] for which in servers}
-    for _, which in itertools.product(range(rounds), times):
-        took, rate = ask(which, load)
-        times[which] += took
-        rates[which].append(rate)
-    return [_figures(which, load, times[which], rates[which]) for which in times]
+        yield ask
 
 
 def observation(form: str) -> dict[str, Any]:
@@ -95,15 +131,11 @@ def observation(form: str) -> dict[str, Any]:
     return {**state, "images": {name: rng.integers(256, size=(3, 224, 224), dtype=np.uint8) for name in names}}
 
 
-def _figures(which: Which, load: Load, times: list[float], rates: list[float]) -> Figures:
-    p50, p99 = np.percentile(times, [50, 99])
-    return Figures(which, load, float(p50), float(p99), float(np.median(rates)))
-
-
 async def _ask(port: int, load: Load) -> tuple[list[float], float]:
     """Overhead of every request [ms], and requests per second of all clients together."""
+    warm_up = min(benchmark_client.WARM_UP_REQUESTS, load.requests)
     async with _clients(port, load.clients) as clients:
-        await asyncio.gather(*(_ask_one(client, load, benchmark_client.WARM_UP_REQUESTS) for client in clients))
+        await asyncio.gather(*(_ask_one(client, load, warm_up) for client in clients))
         start = time.perf_counter()
         taken = await asyncio.gather(*(_ask_one(client, load, load.requests) for client in clients))
         elapsed = time.perf_counter() - start
@@ -113,8 +145,8 @@ async def _ask(port: int, load: Load) -> tuple[list[float], float]:
 def _ask_apart(python: Path, port: int, load: Load) -> tuple[list[float], float]:
     """As `_ask`, with the client that this interpreter has."""
     command = [str(python), "-P", str(Path(benchmark_client.__file__)), str(port), str(load.requests)]
-    packed = msgpack_numpy.packb(observation(load.observation))
-    done = subprocess.run(command, input=packed, stdout=subprocess.PIPE, check=True, timeout=START_S)
+    packed, environment = msgpack_numpy.packb(observation(load.observation)), _environment()
+    done = subprocess.run(command, input=packed, stdout=subprocess.PIPE, check=True, timeout=START_S, env=environment)
     times = json.loads(done.stdout)
     rate = 1e3 * len(times) / sum(total_ms for total_ms, _ in times)
     return [total_ms - _policy_ms(load, told_ms) for total_ms, told_ms in times], rate
@@ -167,4 +199,5 @@ def _server(which: Which, policy: str, published_python: Path | None) -> Iterato
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")}
+    padding = "x" * random.randrange(4096)  # the size of the environment shifts what lies behind it
+    return {**os.environ, "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"), "OPENPI_BENCH_PADDING": padding}

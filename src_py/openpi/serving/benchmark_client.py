@@ -12,7 +12,7 @@ import time
 from openpi_client import msgpack_numpy
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
-WARM_UP_REQUESTS = 3
+WARM_UP_REQUESTS = 10
 
 
 def main(port: str, requests: str) -> None:

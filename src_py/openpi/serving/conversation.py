@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import dataclasses
-import functools
 import logging
 import time
 import traceback
@@ -11,10 +10,11 @@ from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import websockets
-from websockets.asyncio.server import ServerConnection
+from websockets.frames import Frame, Opcode
 
 from openpi.serving import batching, messages
 from openpi.serving.metrics import ServerMetrics
+from openpi.serving.service import Connection
 from openpi_client import frames, msgpack_numpy
 
 logger = logging.getLogger(__name__)
@@ -27,13 +27,16 @@ class Conversation:
 
     def __init__(
         self,
-        connection: ServerConnection,
+        connection: Connection,
         inference: batching.Inference,
         metrics: ServerMetrics,
         example: Mapping[str, Any] | None,
     ) -> None:
         self._connection, self._inference, self._metrics, self._example = connection, inference, metrics, example
-        self._pending: asyncio.Future[Any] | None = None
+        self._start = 0.0  # of the request in hand [s]
+        self._prev_total_ms: float | None = None
+        self._listening = False  # for a message, with none before it
+        self._begun: _Exchange | None = None
         self._packer = msgpack_numpy.Packer()  # keeps its buffer, which is large
 
     async def wait(self, work: Awaitable[Any]) -> None:
@@ -48,10 +51,11 @@ class Conversation:
     async def run(self, metadata: dict[str, Any]) -> None:
         """Converse until the client leaves or an error ends it."""
         leaving = asyncio.ensure_future(self._connection.wait_closed())
-        leaving.add_done_callback(lambda _: self._pending and self._pending.cancel())
+        leaving.add_done_callback(lambda _: self._begun and self._begun.pending.cancel())
         try:
             with contextlib.suppress(websockets.ConnectionClosed):
                 await self._connection.send(msgpack_numpy.packb(metadata))
+                self._connection.on_data = self._head_start
                 await self._answer_all()
         finally:
             leaving.cancel()
@@ -63,12 +67,12 @@ class Conversation:
             await self._connection.close(code=1011, reason=CLOSE_REASON)
 
     async def _answer_all(self) -> None:
-        prev_total_ms: float | None = None
         while True:
+            self._listening = True
             frame = await self._connection.recv()
-            start = time.monotonic()
+            self._listening = False
             try:
-                answer = await self._answer(frame, prev_total_ms)
+                answer = await self._answer(frame)
             except messages.BadRequestError as error:
                 return await self._give_up("bad_request", str(error))
             except asyncio.CancelledError:
@@ -80,29 +84,46 @@ class Conversation:
             if not answer.sent:
                 await self._connection.send(answer.message)
             self._count(len(frame), len(answer.message))
-            prev_total_ms = (time.monotonic() - start) * 1e3
+            self._prev_total_ms = (time.monotonic() - self._start) * 1e3
 
     async def _give_up(self, outcome: str, words: str) -> None:
         self._metrics.requests.labels(outcome).inc()
         await self.fail(words)
 
-    async def _answer(self, frame: bytes | str, prev_total_ms: float | None) -> "_Answer":
-        observation = messages.decode(frame)
+    def _head_start(self, frame: Frame) -> None:
+        """Begin with a lone request before `recv` returns it, which takes the event loop two more turns."""
+        listening, self._listening = self._listening, False
+        if listening and frame.opcode is Opcode.BINARY and frame.fin and not self._inference.waiting:
+            self._start = time.monotonic()
+            with contextlib.suppress(messages.BadRequestError):  # `recv` returns it all the same
+                self._begin(messages.decode(bytes(frame.data)))
+
+    def _begin(self, observation: dict[str, Any]) -> "_Exchange":
+        self._begun = _Exchange(observation, self._inference.submit(observation, self._reply))
+        return self._begun
+
+    async def _answer(self, frame: bytes | str) -> "_Answer":
+        begun = self._begun
+        if begun is None:
+            self._start = time.monotonic()
+            observation = messages.decode(frame)
+            await self._inference.room()
+            begun = self._begin(observation)
         try:
-            async with self._inference.room:
-                self._pending = self._inference.submit(observation, functools.partial(self._reply, prev_total_ms))
-                return await self._pending
+            return await begun.pending
         except Exception as error:
-            words = messages.explain(observation, self._example)
+            words = messages.explain(begun.observation, self._example)
             words = words or (str(error) if isinstance(error, ValueError) else "")
             if words:
                 raise messages.BadRequestError(f"{words}\n\n{traceback.format_exc()}") from error
             raise
+        finally:
+            self._begun = None
 
-    def _reply(self, prev_total_ms: float | None, result: dict[str, Any], infer_s: float) -> "_Answer":
+    def _reply(self, result: dict[str, Any], infer_s: float) -> "_Answer":
         timing = {"infer_ms": infer_s * 1e3}
-        if prev_total_ms is not None:
-            timing["prev_total_ms"] = prev_total_ms
+        if self._prev_total_ms is not None:
+            timing["prev_total_ms"] = self._prev_total_ms
         try:
             message = self._packer.pack({**result, "server_timing": timing})
         except Exception as error:
@@ -113,6 +134,12 @@ class Conversation:
         self._metrics.requests.labels("ok").inc()
         self._metrics.received_bytes.inc(received)
         self._metrics.sent_bytes.inc(sent)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Exchange:
+    observation: dict[str, Any]
+    pending: asyncio.Future["_Answer"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,8 +18,9 @@ from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
 from websockets.datastructures import Headers
-from websockets.frames import CloseCode
+from websockets.frames import DATA_OPCODES, CloseCode, Frame
 from websockets.http11 import Request, Response
+from websockets.protocol import Event
 
 from openpi.serving import memory, messages
 from openpi.serving.incoming import Incoming
@@ -108,7 +109,7 @@ class WebsocketService(abc.ABC):
         """What runs beside the listening socket."""
 
     @abc.abstractmethod
-    async def _converse(self, connection: ServerConnection) -> None:
+    async def _converse(self, connection: "Connection") -> None:
         """Everything said to one client."""
 
     @abc.abstractmethod
@@ -125,7 +126,7 @@ class WebsocketService(abc.ABC):
             listen = functools.partial(unix_serve, path=options.unix_path)
         return listen(
             self._handle,
-            create_connection=_Connection,
+            create_connection=Connection,
             compression=None,
             max_size=options.max_message_bytes,
             process_request=self._http,
@@ -136,7 +137,7 @@ class WebsocketService(abc.ABC):
             logger=logging.getLogger("openpi.serving.websockets"),
         )
 
-    async def _handle(self, connection: ServerConnection) -> None:
+    async def _handle(self, connection: "Connection") -> None:
         self._clients += 1
         self.metrics.connections.inc()
         logger.debug("Client %s came", connection.remote_address)
@@ -176,8 +177,10 @@ class WebsocketService(abc.ABC):
         return not keys or any(hmac.compare_digest(shown, f"Api-Key {key}".encode()) for key in keys)
 
 
-class _Connection(ServerConnection, asyncio.BufferedProtocol):
-    """Has the socket write into the memory that frames are read from."""
+class Connection(ServerConnection, asyncio.BufferedProtocol):
+    """Has the socket write into the memory that frames are read from, and tells `on_data` of each at once."""
+
+    on_data: Callable[[Frame], None] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -189,6 +192,11 @@ class _Connection(ServerConnection, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self.data_received(self._incoming.room()[:nbytes])  # type: ignore[arg-type]  # which adds it to the reader's
+
+    def process_event(self, event: Event) -> None:
+        if self.on_data is not None and isinstance(event, Frame) and event.opcode in DATA_OPCODES:
+            self.on_data(event)
+        super().process_event(event)
 
 
 def _offer_features(connection: ServerConnection, request: Request, response: Response) -> Response:

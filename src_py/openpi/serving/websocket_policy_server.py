@@ -13,12 +13,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from websockets.asyncio.server import ServerConnection
-
 from openpi.serving import batching
 from openpi.serving.batching import BatchOptions, InferencePolicy
 from openpi.serving.conversation import Conversation
-from openpi.serving.service import Health, ServiceOptions, WebsocketService
+from openpi.serving.service import Connection, Health, ServiceOptions, WebsocketService
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +71,7 @@ class WebsocketPolicyServer(WebsocketService):
             loading.cancel()
             self._inference.stop()
 
-    async def _converse(self, connection: ServerConnection) -> None:
+    async def _converse(self, connection: Connection) -> None:
         conversation = Conversation(connection, self._inference, self.metrics, self.options.example)
         await conversation.wait(self._loaded.wait())
         if self.health is Health.FAILED:

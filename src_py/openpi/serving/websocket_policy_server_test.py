@@ -157,6 +157,21 @@ def test_answers_of_any_size_reach_a_client_that_reads_late():
         sending.join()
 
 
+def test_messages_in_pieces_and_sent_ahead_are_answered_in_order():
+    def message(n):
+        return msgpack_numpy.packb({**EXAMPLE, "state": np.full(3, float(n))})
+
+    with running(make()) as server, raw(server) as connection:
+        for n in range(0, 12, 3):
+            connection.send([message(n)[:10], message(n)[10:]])
+            connection.send(message(n + 1))
+            connection.send(message(n + 2))
+        answers = [msgpack_numpy.unpackb(connection.recv(timeout=5))["actions"][0, 0] for _ in range(12)]
+        assert answers == list(range(1, 13))
+        connection.send(message(20))  # alone
+        assert msgpack_numpy.unpackb(connection.recv(timeout=5))["actions"][0, 0] == 21
+
+
 def test_a_result_that_cannot_be_sent_is_an_error():
     policy = Stub()
     policy.infer = lambda obs: {"actions": np.array([object()])}
