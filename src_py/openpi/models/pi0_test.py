@@ -139,6 +139,34 @@ def test_simulated_delay_frees_the_given_actions_from_the_loss(
     assert all((row[:count] == 0).all() and (row[count:] > 0).all() for row, count in zip(loss, given, strict=True))
 
 
+def test_simulated_delay_gives_the_first_actions_clean_and_the_others_one_time(
+    model: pi0.Pi0, observation: _model.Observation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+
+    def velocity(self: pi0.Pi0, observation: _model.Observation, x_t: jax.Array, time: jax.Array) -> jax.Array:
+        seen.update(x_t=np.asarray(x_t), time=np.asarray(time))
+        return jnp.zeros_like(x_t)
+
+    monkeypatch.setattr(pi0.Pi0, "_joint_velocity", velocity)
+    monkeypatch.setattr(pi0.Pi0, "_preprocess", lambda self, rng, observation, *, train: observation)
+    monkeypatch.setattr(model, "max_simulated_delay", 4)
+    many = jax.tree.map(lambda x: jnp.repeat(x, 16, axis=0), observation)
+    actions = np.asarray(jnp.repeat(chunk(model, 5), 16, axis=0))
+    loss = model.compute_loss(jax.random.key(1), many, actions, train=True)
+    given = seen["time"] == 0
+    assert set(given.sum(axis=1)) == {0, 1, 2, 3, 4}
+    np.testing.assert_array_equal(given, np.arange(model.action_horizon) < given.sum(axis=1, keepdims=True))
+    np.testing.assert_array_equal(seen["x_t"][given], actions[given])
+    assert (seen["x_t"][~given] != actions[~given]).all()
+    times = [set(row[~mask]) for row, mask in zip(seen["time"], given, strict=True)]
+    assert all(len(row) == 1 for row in times)
+    assert len(set.union(*times)) > 16
+    travel = (seen["x_t"] - actions) / np.where(given, 1, seen["time"])[..., None]  # noise - actions; 0 where given
+    weight = model.action_horizon / (~given).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(loss, weight * np.square(travel).mean(axis=-1), rtol=1e-2)
+
+
 def test_without_training_the_delay_is_not_simulated(fill: Callable, pi0_sizes: pi0_config.Pi0Config) -> None:
     config = dataclasses.replace(pi0_sizes, max_simulated_delay=4)
     model, observation, actions = fill(lambda: config.create(jax.random.key(0))), config.fake_obs(1), config.fake_act(1)
