@@ -23,7 +23,7 @@ class Args:
     requests: int = 100
     """Requests a turn, over all clients; twice as many of instant, half as many of the others."""
     rounds: int = 10
-    """Turns of each of two servers, in random order."""
+    """Turns of each of two servers, in random order; a fifth as many with several clients."""
     starts: int = 3
     """How often the two servers are started afresh, for so many turns each."""
     published: bool = True
