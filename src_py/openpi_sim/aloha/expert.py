@@ -32,7 +32,6 @@ def _axes(approach: Sequence[float], across: Sequence[float]) -> Float[np.ndarra
 RIGHT_DOWN = _axes((0, 0, -1), (0, -1, 0))
 RIGHT_FORWARD = _axes((-1, 0, 0), (0, -1, 0))
 LEFT_DOWN = _axes((0, 0, -1), (0, 1, 0))
-LEFT_FORWARD = _axes((1, 0, 0), (0, 1, 0))
 LEFT_ROLLED = _axes((1, 0, 0), (0, 0, 1))
 
 

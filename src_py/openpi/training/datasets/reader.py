@@ -96,11 +96,6 @@ class LeRobotDataset:
         episode = self._episodes[which]
         return episode, position - (int(self._ends[which]) - episode.length)
 
-    def indices_of_episode(self, position: int) -> range:
-        """The samples of the episode at `position` in `episodes`."""
-        end = int(self._ends[position])
-        return range(end - self._episodes[position].length, end)
-
     def column(self, key: str) -> np.ndarray:
         """All values of a feature that is no image, [frames, ...]."""
         parts = [

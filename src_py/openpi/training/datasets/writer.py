@@ -83,16 +83,6 @@ class LeRobotWriter:
         """Episodes saved so far, those from before a resume included."""
         return self._totals.episodes
 
-    @property
-    def num_frames(self) -> int:
-        """Frames saved so far."""
-        return self._totals.frames
-
-    @property
-    def buffered_frames(self) -> int:
-        """Frames of the open episode, not saved yet."""
-        return len(self._tasks)
-
     def add_frame(self, frame: Mapping[str, Any], *, task: str) -> None:
         """Append one frame to the open episode. Images go to the encoder at once and take no memory.
 
