@@ -72,15 +72,7 @@ def align(
         if not len(stamps):
             raise ValueError(f"{name} was never recorded")
     period_ns = 1e9 / fps
-    begin = max(stamps[0] for stamps in sights.values())
-    if commands:
-        begin = max(begin, min(command.stamps_ns[0] for command in commands) - round(period_ns))
-    # The last observation's action must have been recorded too.
-    ends = [command.stamps_ns[-1] for command in commands] or [state.stamps_ns[-1] - period_ns]
-    end = min([*ends, *(stamps[-1] for stamps in sights.values())])
-    times = begin + np.round(np.arange(max(0, int((end - begin) // period_ns) + 1)) * period_ns).astype(np.int64)
-    if not len(times):
-        raise ValueError("state, pictures and commands were not recorded at the same time")
+    times = _times(state, list(sights.values()), commands, period_ns)
     seen = {name: _newest(name, stamps, times, max_age_s) for name, stamps in sights.items()}
     states = state.values[seen["the state"]]
     return Demonstration(
@@ -101,6 +93,19 @@ def robot_actions(spec: RobotSpec, demonstration: Demonstration) -> Float64[np.n
         moved = (demonstration.targets - measured)[:, velocity] / spec.velocity_step
         actions[:, velocity] = moved / np.maximum(np.abs(moved).max(axis=1, keepdims=True), 1.0)
     return actions
+
+
+def _times(state: Stream, sights: Sequence[Stamps], commands: Sequence[Stream], period_ns: float) -> Stamps:
+    """Of the steps: from the first time at which everything has been seen to the last that has an action."""
+    begin = max(stamps[0] for stamps in sights)
+    if commands:
+        begin = max(begin, min(command.stamps_ns[0] for command in commands) - round(period_ns))
+    # The last observation's action must have been recorded too.
+    ends = [command.stamps_ns[-1] for command in commands] or [state.stamps_ns[-1] - period_ns]
+    end = min([*ends, *(stamps[-1] for stamps in sights)])
+    if end < begin:
+        raise ValueError("state, pictures and commands were not recorded at the same time")
+    return begin + np.round(np.arange(int((end - begin) // period_ns) + 1) * period_ns).astype(np.int64)
 
 
 def _newest(name: str, stamps: Stamps, times: Stamps, max_age_s: float) -> Int64[np.ndarray, " t"]:
