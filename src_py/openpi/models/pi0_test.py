@@ -125,11 +125,10 @@ def test_time_per_action_equals_time_per_chunk(model: pi0.Pi0, observation: _mod
         np.testing.assert_allclose(each.adarms_cond[:, 0], once.adarms_cond, atol=1e-6)
 
 
-@pytest.mark.parametrize("sizes", ["pi0_sizes", "pi05_sizes"])
 def test_simulated_delay_frees_the_given_actions_from_the_loss(
-    sizes: str, fill: Callable, observation: _model.Observation, request: pytest.FixtureRequest
+    fill: Callable, pi05_sizes: pi0_config.Pi0Config, observation: _model.Observation
 ) -> None:
-    config = dataclasses.replace(request.getfixturevalue(sizes), max_simulated_delay=4)
+    config = dataclasses.replace(pi05_sizes, max_simulated_delay=4)
     model = fill(lambda: config.create(jax.random.key(0)))
     many = jax.tree.map(lambda x: jnp.repeat(x, 16, axis=0), observation)
     actions = jnp.repeat(chunk(model, 5), 16, axis=0)
