@@ -8,7 +8,7 @@ docs/transforms.md explains the chain that they form.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -47,6 +47,7 @@ __all__ = [
 
 DataDict: TypeAlias = dict[str, Any]
 NormStats: TypeAlias = normalize.NormStats
+_Scaling: TypeAlias = Callable[[Any, NormStats], Any]
 
 
 @runtime_checkable
@@ -118,7 +119,22 @@ class InjectDefaultPrompt(DataTransformFn):
 
 
 @dataclasses.dataclass(frozen=True)
-class Normalize(DataTransformFn):
+class _Scaled(DataTransformFn):
+    norm_stats: Mapping[str, Any] | None
+    use_quantiles: bool = False
+
+    def __post_init__(self) -> None:
+        if self.norm_stats is not None and self.use_quantiles:
+            _require_quantiles(self.norm_stats)
+
+    def _apply(self, data: DataDict, quantile: _Scaling, zscore: _Scaling, *, strict: bool) -> DataDict:
+        if self.norm_stats is None:
+            return data
+        return apply_tree(data, self.norm_stats, quantile if self.use_quantiles else zscore, strict=strict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalize(_Scaled):
     """Scales each array named in `norm_stats`: to zero mean and unit deviation, or q01..q99 to -1..1.
 
     Statistics longer than the array are cut to its length; results are float64, as the statistics are.
@@ -128,23 +144,14 @@ class Normalize(DataTransformFn):
         ValueError: an array is longer than its statistics, a key is missing (strict), quantiles are missing.
     """
 
-    norm_stats: Mapping[str, Any] | None
-    use_quantiles: bool = False
     strict: bool = False
 
-    def __post_init__(self) -> None:
-        if self.norm_stats is not None and self.use_quantiles:
-            _require_quantiles(self.norm_stats)
-
     def __call__(self, data: DataDict) -> DataDict:
-        if self.norm_stats is None:
-            return data
-        scale = normalize.normalize_quantile if self.use_quantiles else normalize.normalize_zscore
-        return apply_tree(data, self.norm_stats, scale, strict=self.strict)
+        return self._apply(data, normalize.normalize_quantile, normalize.normalize_zscore, strict=self.strict)
 
 
 @dataclasses.dataclass(frozen=True)
-class Unnormalize(DataTransformFn):
+class Unnormalize(_Scaled):
     """Undoes `Normalize`. Every key of `norm_stats` must be in the sample.
 
     Dimensions past the statistics (padding) pass through with quantiles, and are scaled by 1 + 1e-6 otherwise.
@@ -153,18 +160,8 @@ class Unnormalize(DataTransformFn):
         ValueError: a key or the quantiles are missing.
     """
 
-    norm_stats: Mapping[str, Any] | None
-    use_quantiles: bool = False
-
-    def __post_init__(self) -> None:
-        if self.norm_stats is not None and self.use_quantiles:
-            _require_quantiles(self.norm_stats)
-
     def __call__(self, data: DataDict) -> DataDict:
-        if self.norm_stats is None:
-            return data
-        scale = normalize.unnormalize_quantile if self.use_quantiles else normalize.unnormalize_zscore
-        return apply_tree(data, self.norm_stats, scale, strict=True)
+        return self._apply(data, normalize.unnormalize_quantile, normalize.unnormalize_zscore, strict=True)
 
 
 @dataclasses.dataclass(frozen=True)
