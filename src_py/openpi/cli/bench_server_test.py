@@ -7,7 +7,8 @@ from openpi.cli import bench_server
 
 def test_measures_our_server(tmp_path, capsys):
     path = tmp_path / "figures.json"
-    args = bench_server.Args(clients=(1, 2), policies=("instant",), requests=20, rounds=1, starts=1, published=False, json=path)
+    short = {"requests": 20, "rounds": 1, "starts": 1}
+    args = bench_server.Args(clients=(1, 2), policies=("instant",), **short, published=False, json=path)
     assert bench_server.main(args) == 0
     rows = json.loads(path.read_text())
     assert [(row["server"], row["clients"], row["observation"], row["client"]) for row in rows] == [
