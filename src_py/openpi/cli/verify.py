@@ -1,4 +1,4 @@
-"""Hold our models against golden vectors: the largest error of every output, and its bound.
+"""Hold our models against golden vectors: the error of every output, and its bound.
 
 The exit status is 1 if one is past its bound.
 """
@@ -53,7 +53,7 @@ def _golden_folders(path: Path) -> list["GoldenFolder"]:
 def _table(title: str, checks: list["Check"]) -> "Table":
     from rich.table import Table
 
-    table = Table("output", "largest error", "bound", "", title=title, title_justify="left")
+    table = Table("output", "error", "bound", "", title=title, title_justify="left")
     for check in checks:
         verdict = "ok" if check.passed else "[bold red]past its bound"
         table.add_row(check.name, f"{check.error:.3g}", f"{check.bound:.3g}", verdict)

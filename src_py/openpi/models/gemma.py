@@ -117,7 +117,7 @@ class RMSNorm(nnx.Module):
     ) -> tuple[at.Float[at.Array, "b t d"], at.Float[at.Array, "b _ d"] | None]:
         """The normalised tokens in x's dtype, and the gate for the residual branch (None without a condition)."""
         variance = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
-        normed = x * (1.0 / jnp.sqrt(variance + _RMS_NORM_EPS))
+        normed = x * jax.lax.rsqrt(variance + _RMS_NORM_EPS)
         if not self.adaptive:
             return (normed * (1 + self.scale[...])).astype(x.dtype), None
         if cond is None:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ class Config:
 
 
 Variant: TypeAlias = str | Config
+_Arrays = TypeVar("_Arrays", bound=tuple[Any, ...])
 
 _SIZES = {
     "mu": Config(width=32, depth=1, mlp_dim=128, num_heads=2),
@@ -84,7 +85,7 @@ class EncoderBlock(nnx.Module):
     def __init__(self, config: Config, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         self.LayerNorm_0 = _layer_norm(config.width, dtype, rngs)
         self.MultiHeadDotProductAttention_0 = nnx.MultiHeadAttention(
-            config.num_heads, config.width, decode=False, dtype=dtype, rngs=rngs
+            config.num_heads, config.width, decode=False, dtype=dtype, attention_fn=_attend, rngs=rngs
         )
         self.LayerNorm_1 = _layer_norm(config.width, dtype, rngs)
         self.MlpBlock_0 = MlpBlock(config, dtype, rngs)
@@ -160,4 +161,21 @@ class Module(nnx.Module):
 
 
 def _layer_norm(width: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    return nnx.LayerNorm(width, epsilon=_LAYER_NORM_EPS, dtype=dtype, rngs=rngs)
+    return nnx.LayerNorm(width, epsilon=_LAYER_NORM_EPS, dtype=dtype, promote_dtype=_as_they_are, rngs=rngs)
+
+
+def _as_they_are(arrays: _Arrays, /, *, dtype: Any = None, inexact: bool = True) -> _Arrays:
+    """Do not round scale and bias to the compute dtype before they are used: the published models round the result."""
+    return arrays
+
+
+def _attend(
+    query: at.Float[at.Array, "b n h d"],
+    key: at.Float[at.Array, "b n h d"],
+    value: at.Float[at.Array, "b n h d"],
+    **_: Any,
+) -> at.Float[at.Array, "b n h d"]:
+    """Weighted values. Queries are scaled, not logits, and all is in the compute dtype, as in published models."""
+    query = query / jnp.sqrt(query.shape[-1]).astype(query.dtype)
+    weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", query, key), axis=-1)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)

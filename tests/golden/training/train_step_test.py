@@ -20,10 +20,14 @@ from openpi.models import model as _model
 from openpi.training import checkpoints, optimizer, sharding, train_loop, train_state, train_step, utils
 from openpi.training import config as _config
 
-RTOL = 1e-4
+TOLERANCE = 1e-4
+# As the reference's XLA compiled: since then small products go to YNNPACK, whose rounding errors are twice as large,
+# and reciprocal roots have a bias. Where a gradient is next to nothing, Adam divides noise by its own size, and
+# rounding moves the parameter by up to the learning rate, 3e-4 in the first step.
+AS_THE_REFERENCE = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_enable_platform_dependent_math": False}
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture
 def quick_compilation() -> Iterator[None]:
     """Compile fast rather than well; the numbers stay float32."""
     before = jax.config.values["jax_disable_most_optimizations"]
@@ -90,7 +94,8 @@ def steps(config: _config.TrainConfig, batch: train_step.Batch) -> tuple[utils.T
     """The state after three steps, the numbers of each, and the compiled step."""
     train_rng, init_rng = jax.random.split(jax.random.key(config.seed))
     state, _ = train_state.init_train_state(config, init_rng, sharding.make_mesh(1), resume=False)
-    step = functools.partial(jax.jit(functools.partial(train_step.train_step, config)), train_rng)
+    compiled = jax.jit(functools.partial(train_step.train_step, config), compiler_options=AS_THE_REFERENCE)
+    step = functools.partial(compiled, train_rng)
     infos = []
     for _ in range(3):
         state, info = step(state, batch)
@@ -101,7 +106,7 @@ def steps(config: _config.TrainConfig, batch: train_step.Batch) -> tuple[utils.T
 def test_losses_and_norms_are_the_reference_s(folder: pathlib.Path, steps: Any) -> None:
     expected = json.loads((folder / "meta.json").read_text())["infos_per_step"]
     for ours, reference in zip(steps[1], expected, strict=True):
-        assert {name: ours[name] for name in reference} == pytest.approx(reference, rel=RTOL)
+        assert {name: ours[name] for name in reference} == pytest.approx(reference, rel=TOLERANCE)
 
 
 def test_averaged_parameters_are_the_reference_s(folder: pathlib.Path, steps: Any) -> None:
@@ -109,7 +114,7 @@ def test_averaged_parameters_are_the_reference_s(folder: pathlib.Path, steps: An
         ours = traverse_util.flatten_dict(steps[0].ema_params.to_pure_dict(), sep="/")
         assert set(ours) == set(expected.files)
         for path, array in expected.items():
-            assert assert_close(ours[path], array, path) == 0
+            assert_close(ours[path], array, path)
 
 
 def test_parameters_are_the_reference_s(folder: pathlib.Path, steps: Any) -> None:
@@ -118,7 +123,7 @@ def test_parameters_are_the_reference_s(folder: pathlib.Path, steps: Any) -> Non
     for path, (shape, dtype, _, norm) in sums["params"].items():
         array = np.asarray(ours[path])
         assert (list(array.shape), array.dtype.name) == (shape, dtype)
-        assert np.linalg.norm(array) == pytest.approx(norm, rel=RTOL), path
+        assert np.linalg.norm(array) == pytest.approx(norm, rel=TOLERANCE, abs=TOLERANCE), path
 
 
 @pytest.fixture(scope="module")
@@ -132,16 +137,11 @@ def restored(folder: pathlib.Path, steps: Any, tmp_path_factory: pytest.TempPath
     manager.close()
 
 
-def assert_close(ours: Any, reference: Any, name: str) -> int:
-    """Parameters within 1e-4; moments of the optimizer, which have any scale, within 1e-4 of their largest value.
-
-    Returns:
-        How many entries are not; those may be off by the learning rate, 1e-3, no more.
-    """
+def assert_close(ours: Any, reference: Any, name: str) -> None:
+    """Parameters within 1e-4; moments of the optimizer, which have any scale, within 1e-4 of their largest value."""
     ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
     scale = np.abs(reference).max() if "opt_state" in name and not _has_no_gradient(name) else 1.0
-    np.testing.assert_allclose(ours, reference, rtol=RTOL, atol=1e-3 * max(scale, 1e-12), err_msg=name)
-    return int(np.sum(np.abs(ours - reference) > RTOL * max(scale, 1e-12) + RTOL * np.abs(reference)))
+    np.testing.assert_allclose(ours, reference, rtol=0, atol=TOLERANCE * max(scale, 1e-12), err_msg=name)
 
 
 def _has_no_gradient(name: str) -> bool:
@@ -150,20 +150,11 @@ def _has_no_gradient(name: str) -> bool:
 
 
 def test_the_whole_state_is_the_reference_s(restored: utils.TrainState, steps: Any) -> None:
-    """At most three of 563,971 entries are off by more than 1e-4; compiled with all optimisations, one.
-
-    That one (mlp_1/linear [0, 25, 18], off by 1.8e-4) is a raw parameter whose gradient in the first step is next to
-    nothing, 5e-8 of the whole gradient's norm: Adam then divides noise by its own size and moves the entry by up to
-    the learning rate, 3.3e-4. Images moved by 1e-6 at random move that gradient by a fifth. Its moments agree.
-    """
     ours, reference = (jax.tree_util.tree_leaves_with_path(state) for state in (steps[0], restored))
     assert len(ours) == len(reference) > 200
-    off = entries = 0
+    assert sum(np.size(expected) for _, expected in reference) > 400_000
     for (path, array), (_, expected) in zip(ours, reference, strict=True):
-        off += assert_close(array, expected, jax.tree_util.keystr(path))
-        entries += np.size(expected)
-    assert entries > 400_000
-    assert off <= 3
+        assert_close(array, expected, jax.tree_util.keystr(path))
 
 
 def test_training_goes_on_from_the_reference_s_checkpoint(
@@ -174,9 +165,10 @@ def test_training_goes_on_from_the_reference_s_checkpoint(
     _, from_reference = step(restored, batch)
     assert int(restored.step) == 3
     for name in from_ours:
-        assert float(from_reference[name]) == pytest.approx(float(from_ours[name]), rel=RTOL)
+        assert float(from_reference[name]) == pytest.approx(float(from_ours[name]), rel=TOLERANCE)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_a_run_is_resumed_from_the_reference_s_folder(
     folder: pathlib.Path, config: _config.TrainConfig, restored: utils.TrainState, tmp_path: pathlib.Path
 ) -> None:
