@@ -1,5 +1,6 @@
 """The reference's three training steps, from its start parameters, batch and settings."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -27,13 +28,19 @@ TOLERANCE = 1e-4
 AS_THE_REFERENCE = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_enable_platform_dependent_math": False}
 
 
-@pytest.fixture
-def quick_compilation() -> Iterator[None]:
-    """Compile fast rather than well; the numbers stay float32."""
+@contextlib.contextmanager
+def compiling(*, quickly: bool) -> Iterator[None]:
+    """Compile fast, or with all optimisations: the reference's were on, and others round in other places."""
     before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_disable_most_optimizations", quickly)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_optimizations() -> Iterator[None]:
+    with compiling(quickly=False):
+        yield
 
 
 def load_tree(path: pathlib.Path) -> dict[str, Any]:
@@ -168,7 +175,6 @@ def test_training_goes_on_from_the_reference_s_checkpoint(
         assert float(from_reference[name]) == pytest.approx(float(from_ours[name]), rel=TOLERANCE)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_run_is_resumed_from_the_reference_s_folder(
     folder: pathlib.Path, config: _config.TrainConfig, restored: utils.TrainState, tmp_path: pathlib.Path
 ) -> None:
@@ -178,7 +184,8 @@ def test_a_run_is_resumed_from_the_reference_s_folder(
     )
     shutil.copytree(folder / "ckpt", config.checkpoint_dir)
     numbers: list[dict[str, float]] = []
-    state = train_loop.train(config, on_step=lambda step, info: numbers.append({"step": step, **info}))
+    with compiling(quickly=True):
+        state = train_loop.train(config, on_step=lambda step, info: numbers.append({"step": step, **info}))
     assert [number["step"] for number in numbers] == [3, 4]
     assert float(numbers[0]["param_norm"]) == pytest.approx(_norm_of_kernels(restored), rel=1e-2)
     assert int(state.opt_state[1][0].count) == 5
